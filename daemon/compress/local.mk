@@ -1,0 +1,1 @@
+# cts-compress and its library code

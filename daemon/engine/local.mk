@@ -1,0 +1,1 @@
+libctsd_la_SOURCES += %D%/engine.h

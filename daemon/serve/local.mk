@@ -1,0 +1,1 @@
+# doors: control socket, shared memory

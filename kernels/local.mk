@@ -1,0 +1,3 @@
+noinst_LTLIBRARIES += libctskernels.la
+libctskernels_la_SOURCES = %D%/ctsk.h
+libctskernels_la_LIBADD = libctsbase.la

@@ -38,6 +38,14 @@ struct cts_safetensors {
 int  cts_safetensors_open(struct cts_safetensors *f, const char *path, struct cts_err *err);
 void cts_safetensors_close(struct cts_safetensors *f);
 
+/* The header alone: header_bytes bytes of JSON (at most 16 MiB), as they lie at
+ * byte 8 of a file of file_bytes. Fills n_tensors and tensors of *f, whose path
+ * must be set and whose tensors must be NULL; cts_safetensors_close releases
+ * them, after a failure too. What cts_safetensors_open and the fuzzer call.
+ * 0, CTS_EFORMAT, CTS_EUNSUP, -ENOMEM. Any thread. */
+int cts_safetensors_parse(struct cts_safetensors *f, const void *header, size_t header_bytes, uint64_t file_bytes,
+                          struct cts_err *err);
+
 /* By exact name; NULL when absent. */
 const struct cts_tensor *cts_safetensors_find(const struct cts_safetensors *f, const char *name);
 

@@ -15,11 +15,12 @@
 
 #define CHECK(cond) _assert_true((uintmax_t)(cond), #cond, __FILE__, __LINE__)
 
-/* The same, with the values that explain a failure. */
-#define CHECK_MSG(cond, ...)                                \
-    do {                                                    \
-        if (!(cond)) print_error(__VA_ARGS__);              \
-        CHECK(cond);                                        \
+/* The same, with the values that explain a failure. cond is evaluated once. */
+#define CHECK_MSG(cond, ...)                                               \
+    do {                                                                   \
+        int holds_ = !!(cond);                                             \
+        if (!holds_) print_error(__VA_ARGS__);                             \
+        _assert_true((uintmax_t)holds_, #cond, __FILE__, __LINE__);    \
     } while (0)
 
 /* A whole program that cannot run here says why and exits with 77. */

@@ -42,19 +42,23 @@ typedef void (*cts_forward_tap_fn)(void *arg, uint32_t layer, enum cts_linear l,
 struct cts_forward;
 
 /* Allocates everything, the KV cache included; a step allocates nothing.
- * The sum of bytes is cts_forward_bytes. 0, -ENOMEM, CTS_EGPU. */
-int  cts_forward_new(struct cts_forward **out, struct ctsk_dev *d, struct ctsk_stream *s, const struct cts_model_config *c,
-                     const struct cts_weights *w, const struct cts_forward_opts *o, struct cts_err *err);
+ * The sum of bytes is cts_forward_bytes. s and w stay the caller's and outlive
+ * the forward pass. 0, CTS_EARG (a limit is 0), -ENOMEM, CTS_EGPU. */
+int  cts_forward_new(struct cts_forward **out, struct ctsk_dev *d, struct ctsk_stream *s,
+                     const struct cts_model_config *c, const struct cts_weights *w,
+                     const struct cts_forward_opts *o, struct cts_err *err);
 void cts_forward_free(struct cts_forward *f);
 
 /* Device bytes that cts_forward_new takes: KV cache and work space apart. No device needed. */
-void cts_forward_bytes(const struct cts_model_config *c, const struct cts_forward_opts *o, uint64_t *kv_bytes, uint64_t *work_bytes);
+void cts_forward_bytes(const struct cts_model_config *c, const struct cts_forward_opts *o, uint64_t *kv_bytes,
+                       uint64_t *work_bytes);
 
 struct cts_forward_in *cts_forward_in(struct cts_forward *f);
 void cts_forward_tap(struct cts_forward *f, cts_forward_tap_fn fn, void *arg);
 
 /* Queue the step described by cts_forward_in. CTS_ESHAPE when a count passes its
- * limit, a token, position, page or row is out of range (nothing queued); CTS_EGPU. */
+ * limit, a token, position, page or row is out of range, or a place is not what
+ * the page table gives its position (nothing queued); CTS_EGPU. */
 int cts_forward_step(struct cts_forward *f);
 
 /* Wait for the step. Then cts_forward_logits is [n_logits, vocab] in host memory. */

@@ -1,1 +1,3 @@
 # tests of model
+check_PROGRAMS += tests/test_model_config
+tests_test_model_config_LDADD = $(tests_ldadd)

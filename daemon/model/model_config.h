@@ -6,6 +6,7 @@
  * activation, a bias that forward() does not have; shapes that do not divide. */
 
 #include "common/err.h"
+#include "common/span.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -22,17 +23,22 @@ struct cts_model_config {
     float    rms_eps;
     double   rope_theta;
     int      is_tied;        /* the head is the embedding */
-    uint32_t n_stop_tokens;  /* union of eos_token_id of both files */
+    uint32_t n_stop_tokens;  /* union of eos_token_id of both files; Llama's 2 where neither has the key */
     int32_t  stop_tokens[CTS_STOP_TOKENS_MAX];
-    /* Sampling defaults of generation_config.json; NaN and 0 where it has none. */
+    /* Sampling defaults of generation_config.json; NaN and 0 where it has none.
+     * The temperature is 0 where it says do_sample false. */
     float    temperature, top_p;
     uint32_t top_k;
 };
 
 /* Read <dir>/config.json and, where there is one, <dir>/generation_config.json.
  * Both key styles are read: rope_theta and torch_dtype, or rope_parameters and
- * dtype. 0 or -errno, CTS_EFORMAT, CTS_EUNSUP. Blocks. */
+ * dtype. 0 or -errno, CTS_EFORMAT, CTS_EUNSUP, *c untouched. Blocks. */
 int cts_model_config_load(struct cts_model_config *c, const char *dir, struct cts_err *err);
+
+/* The same from the bytes of both files; gen.ptr is NULL where there is no
+ * generation_config.json. CTS_EFORMAT, CTS_EUNSUP, -ENOMEM, *c untouched. Any thread. */
+int cts_model_config_parse(struct cts_model_config *c, struct cts_span config, struct cts_span gen, struct cts_err *err);
 
 /* "q_proj" .. "down_proj". */
 const char *cts_linear_name(enum cts_linear l);

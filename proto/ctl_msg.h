@@ -16,13 +16,14 @@
  * Methods (daemon/serve/ctl_table.c is the list, with their parameters):
  *   status {}                  -> {"server", "base": {digest, dir, context, layers, ...}, "engine": {...counters}, "backend": str, "uptime_s", ...}
  *   health {}                  -> {"status": "ok" | "draining"}
- *   ls {}                      -> {"adapters": [{"name", "kind": "compressed" | "exact", "number", "generation", "digest", "live": uint}]}
+ *   ls {"from": uint, "limit": uint}, both optional -> {"adapters": [{"name", "kind": "compressed" | "exact", "number", "generation",
+ *                                 "digest", "live": uint}], "next": uint}: by number, from `from` on; next is absent when that was all
  *   show {"name"}              -> one of those with "bytes", "error_mean", "error_energy", "cluster", "modules", "rank", ... as there are
  *   resolve {"name"}           -> {"number", "generation", "digest", "kind"}; name "" is the base: number 0, generation 0
  *   load {"dir", "name"}       -> as resolve
  *   unload {"name"}            -> {}      answers when the adapter is gone; waits for live requests
  *   stop {}                    -> {}      drain, then exit
- *   ring.open {"records", "arena_bytes", "out_bytes"} -> {"records", "arena_bytes", "out_bytes", "ring_id", "live_max"} with four
+ *   ring.open {"records", "arena_bytes", "out_bytes"} -> {"records", "arena_bytes", "out_bytes", "ring_id", "live_max"}, all optional in the request, with four
  *                                 descriptors beside the frame's first byte: SUB, OUT, kick eventfd, wake socket
  *   generate {cts_gen_msg, with "adapter"} -> events {"accepted": n_prompt}, {"tokens": [uint], "logprobs": [real], "top": [[[id, lp]..]..],
  *                                 "text": str}, then {"finish": str, "n_prompt", "n_tokens"}; finish is stop | length | stop-string | cancelled
@@ -39,14 +40,21 @@
 #define CTS_CTL_MINOR 0
 #define CTS_CTL_MESSAGE_MAX (4u << 20) /* bytes of a frame without its length */
 
+#define CTS_GEN_STOP_MAX        8
+#define CTS_GEN_STOP_BYTES_MAX  64 /* of one stop string */
+#define CTS_GEN_STOP_TOKENS_MAX 16
+#define CTS_GEN_LOGPROBS_MAX    20
+#define CTS_GEN_MESSAGES_MAX    1024
+#define CTS_PARAM_BYTES         32 /* a parameter's name in errors, with the zero; a longer one is cut */
+
 /* What to generate: the params of `generate` and the payload of a SUB record,
  * one schema and one decoder. Spans and cursors point into the decoded bytes.
  * Keys, all optional but one of prompt, tokens, messages:
  *   "adapter" str (control socket only: in a SUB record the number names it)
- *   "prompt" str | "tokens" [int] | "messages" [{"role": str, "content": str}]
- *   "max_tokens" 1.. | "temperature" 0..100 | "top_p" (0..1] | "top_k" 0.. | "seed" uint
- *   "stop" [str] | "stop_tokens" [int] | "logprobs" 0..20 | "text" bool | "special" bool
- *   "timeout_ms" 1.. */
+ *   "prompt" str | "tokens" [0..2^31-1] | "messages" [{"role": str, "content": str}], at least one
+ *   "max_tokens" 1..2^31-1 | "temperature" 0..100 | "top_p" (0..1] | "top_k" 0..2^31-1 | "seed" uint
+ *   "stop" [str], at most 8 of 1..64 bytes | "stop_tokens" [0..2^31-1], at most 16
+ *   "logprobs" 0..20 | "text" bool | "special" bool | "timeout_ms" 1..86400000 */
 struct cts_gen_msg {
     struct cts_span adapter;                      /* ptr NULL: absent */
     struct cts_span prompt;                       /* ptr NULL: absent */
@@ -62,8 +70,8 @@ struct cts_gen_msg {
 };
 
 /* Decode one map. c is behind cts_mp_check. 0 or CTS_EARG, with the key at
- * fault in param [32] and a sentence in err. An unknown key is refused by name. */
-int cts_gen_decode(struct cts_mp *c, struct cts_gen_msg *out, char param[32], struct cts_err *err);
+ * fault in param (empty when there is none) and a sentence in err. An unknown key is refused by name. */
+int cts_gen_decode(struct cts_mp *c, struct cts_gen_msg *out, char param[CTS_PARAM_BYTES], struct cts_err *err);
 
 /* Next role and content of m->messages, already checked by cts_gen_decode. */
 void cts_gen_next_message(struct cts_mp *messages, struct cts_span *role, struct cts_span *content);
@@ -77,8 +85,10 @@ int64_t cts_frame_bytes(const uint8_t *p, size_t n);
 size_t cts_frame_begin(struct cts_mpw *w);
 int    cts_frame_end(struct cts_mpw *w, size_t begin);
 
-/* A request's head: id, method (borrowed from the frame), params cursor at the
- * map's head or empty. CTS_EPROTO when it is not such a map. */
+/* A request's head from the n bytes of a message, which this checks whole first
+ * (cts_mp_check): id, method (borrowed from the frame), params cursor at the
+ * map's head or empty. CTS_EPROTO when it is not such a map, another key
+ * included. */
 struct cts_ctl_request {
     uint64_t        id;
     struct cts_span method;
@@ -87,7 +97,8 @@ struct cts_ctl_request {
 };
 int cts_ctl_request_decode(const void *p, size_t n, struct cts_ctl_request *out);
 
-/* A reply's head, for clients. */
+/* A reply's head, for clients; checks the message first. Keys that a later
+ * minor version may add beside these are skipped. */
 enum cts_ctl_reply_kind { CTS_CTL_RESULT = 1, CTS_CTL_EVENT, CTS_CTL_ERROR };
 struct cts_ctl_reply {
     uint64_t                id;
@@ -96,10 +107,8 @@ struct cts_ctl_reply {
 };
 int cts_ctl_reply_decode(const void *p, size_t n, struct cts_ctl_reply *out);
 
-/* Find key in the map at c (checked bytes): 1 with *value at it, 0 when absent. */
-int cts_mp_find(struct cts_mp map, const char *key, struct cts_mp *value);
-
-/* A whole error frame. param may be NULL; retry_ms 0 is left out. */
+/* A whole error frame. param may be NULL; retry_ms 0 is left out. Bytes of
+ * message and param that are not UTF-8 become '?'. */
 int cts_ctl_error_put(struct cts_buf *out, uint64_t id, int code, const char *message, const char *param, uint32_t retry_ms);
 
 #endif

@@ -12,13 +12,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CTS_MP_DEPTH_MAX   16
-#define CTS_MP_OBJECTS_MAX 65536
+#define CTS_MP_DEPTH_MAX     16
+#define CTS_MP_OBJECTS_MAX   (256u << 10) /* a prompt of 128 Ki token ids fits; the walk stays under 2 ms */
+#define CTS_MP_PAIRS_MAX     256          /* of one map: bounds the search for equal keys */
+#define CTS_MP_KEY_BYTES_MAX 128
 
 /* Check that the n bytes are exactly one object: every length fits in what is
  * left, at most CTS_MP_DEPTH_MAX deep and objects_max objects in all, strings
  * are UTF-8, map keys are strings and differ within a map, no ext types. 0 or
- * CTS_EPROTO. */
+ * CTS_EPROTO. Time is bounded by n and objects_max. */
 int cts_mp_check(const void *p, size_t n, uint32_t objects_max);
 
 /* A cursor over checked bytes; every read checks type and range again. */
@@ -42,6 +44,10 @@ int cts_mp_array(struct cts_mp *c, uint32_t *n);
 int cts_mp_map(struct cts_mp *c, uint32_t *n_pairs);
 int cts_mp_skip(struct cts_mp *c); /* one object with all that is in it */
 
+/* Find key in the map at the cursor (checked bytes): 1 with *value at it, 0 when
+ * it is absent or the cursor is at no map. */
+int cts_mp_find(struct cts_mp map, const char *key, struct cts_mp *value);
+
 /* 1 when the string equals the zero-terminated name. */
 int cts_span_is(struct cts_span s, const char *name);
 
@@ -55,9 +61,10 @@ void cts_mpw_nil(struct cts_mpw *w);
 void cts_mpw_bool(struct cts_mpw *w, int v);
 void cts_mpw_int(struct cts_mpw *w, int64_t v);
 void cts_mpw_u64(struct cts_mpw *w, uint64_t v);
-void cts_mpw_real(struct cts_mpw *w, double v);
+void cts_mpw_real(struct cts_mpw *w, double v); /* 5 bytes where a float32 holds the same value, else 9 */
 void cts_mpw_str(struct cts_mpw *w, const char *s);
-void cts_mpw_strn(struct cts_mpw *w, const void *s, size_t n);
+void cts_mpw_strn(struct cts_mpw *w, const void *s, size_t n); /* UTF-8, or the reader's check refuses the frame */
+void cts_mpw_text(struct cts_mpw *w, const char *s);           /* any bytes (a path, a message): what is not UTF-8 becomes '?' */
 void cts_mpw_array(struct cts_mpw *w, uint32_t n);
 void cts_mpw_map(struct cts_mpw *w, uint32_t n_pairs);
 

@@ -19,7 +19,21 @@
  *     offset 4096  ring of out_bytes bytes
  *
  * Counters since creation never wrap in 64 bits and wrap freely in 32; the
- * index is the counter & (n - 1). */
+ * index is the counter & (n - 1).
+ *
+ * Submit: write the payload and the record, store tail (release), full fence,
+ * and write 8 bytes to the kick eventfd only when OUT's flags have NEED_KICK.
+ *
+ * Take: read records up to OUT's tail (acquire), store out_head (release), full
+ * fence, and kick only when flags have NEED_ROOM: the daemon holds output back
+ * that did not fit.
+ *
+ * Sleep: load wake_seq; store out_wait (seq_cst) with how the client is going
+ * to sleep; load OUT's tail (seq_cst): if something came, don't sleep; else
+ * FUTEX_WAIT on wake_seq (WAIT_FUTEX) or poll the wake socket (WAIT_SOCKET:
+ * the daemon then sends one byte; read and drop what is there with
+ * MSG_DONTWAIT); store 0 into out_wait. The daemon's death is a hang-up of the
+ * wake socket and of the control socket; its closing of this ring is CLOSED. */
 
 #include <stdalign.h>
 #include <stdatomic.h>
@@ -51,7 +65,7 @@ struct cts_sub_hdr {
     uint64_t ring_id, features;
     alignas(128) _Atomic uint32_t tail;     /* client stores (release) */
     alignas(128) _Atomic uint64_t out_head; /* client stores (release): bytes consumed from OUT */
-    _Atomic uint32_t out_wait;              /* 1: the client is about to sleep (seq_cst, then it re-checks OUT's tail) */
+    _Atomic uint32_t out_wait;              /* enum of CTS_WAIT_*: the client is about to sleep (seq_cst, then it re-checks OUT's tail) */
     _Atomic uint32_t out_want;              /* wake only when tail - out_head >= this; 0: any */
 };
 _Static_assert(offsetof(struct cts_sub_hdr, tail) == 128, "shm ABI");
@@ -60,7 +74,14 @@ _Static_assert(offsetof(struct cts_sub_hdr, out_wait) == 264, "shm ABI");
 _Static_assert(offsetof(struct cts_sub_hdr, out_want) == 268, "shm ABI");
 _Static_assert(sizeof(struct cts_sub_hdr) <= CTS_SHM_HEADER_BYTES, "shm ABI");
 
-enum { CTS_OUT_NEED_KICK = 1, CTS_OUT_DRAINING = 2, CTS_OUT_CLOSED = 4 }; /* flags */
+enum { CTS_WAIT_FUTEX = 1, CTS_WAIT_SOCKET = 2 }; /* out_wait, may be both */
+
+enum {
+    CTS_OUT_NEED_KICK = 1, /* the daemon is about to sleep: kick after a submission */
+    CTS_OUT_DRAINING  = 2, /* new requests are refused */
+    CTS_OUT_CLOSED    = 4, /* nothing more comes; close_reason says why */
+    CTS_OUT_NEED_ROOM = 8, /* output waits for room: kick after taking records */
+};
 
 struct cts_out_hdr {
     uint32_t magic;
@@ -96,9 +117,9 @@ struct cts_sub_record {
             uint64_t req_id;      /* client's, unique among its live requests */
             uint32_t adapter;     /* number from `resolve`; 0: the base */
             uint32_t generation;  /* from `resolve`; 0 with adapter 0 */
-            uint32_t pay_off;     /* in the arena, used as pay_off & (arena_bytes - 1); the payload does not wrap */
-            uint32_t pay_len;     /* bytes */
-            uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
+            uint32_t pay_off;     /* in the arena, a multiple of 8; pay_off + pay_len <= arena_bytes: it does not wrap */
+            uint32_t pay_len;     /* bytes; 0 but for GENERATE */
+            uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none. The payload's timeout_ms may bring it forward */
             uint64_t reserved[3]; /* 0, else the ring is closed */
         };
         uint64_t word[8];
@@ -122,8 +143,13 @@ enum cts_finish { CTS_FINISH_STOP = 1, CTS_FINISH_LENGTH = 2, CTS_FINISH_STOP_ST
  *             n_top, then n_top pairs (u32 id, f32 logprob) for each token;
  *             text_len bytes of UTF-8 (whole characters) with TEXT
  *   DONE      u32 n_prompt, u32 n_tokens; status is enum cts_finish
- *   ERROR     u32 retry_ms; text_len bytes: a sentence; status is the negated code
- *   ACCEPTED  u32 n_prompt */
+ *   ERROR     u32 retry_ms; text_len bytes: a sentence, left out where the ring
+ *             is full; status is the negated code
+ *   ACCEPTED  u32 n_prompt
+ *   PONG      nothing; req_id is the PING's
+ * Each GENERATE is answered by exactly one record with LAST: DONE, or ERROR
+ * (which comes without an ACCEPTED when the request was refused). CANCEL has no
+ * answer of its own. Bytes behind these are 0. */
 struct cts_out_record {
     uint32_t len; /* bytes, whole record */
     uint8_t  type, flags;

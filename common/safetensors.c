@@ -27,14 +27,12 @@ static const struct {
     unsigned       bits;
     enum cts_dtype dtype; /* 0: never read */
 } DTYPES[] = {
-    { "F32", 32, CTS_F32 }, { "F16", 16, CTS_F16 }, { "BF16", 16, CTS_BF16 },
-    { "BOOL", 8, 0 },       { "U8", 8, 0 },         { "I8", 8, 0 },
-    { "I16", 16, 0 },       { "U16", 16, 0 },       { "I32", 32, 0 },
-    { "U32", 32, 0 },       { "I64", 64, 0 },       { "U64", 64, 0 },
-    { "F64", 64, 0 },       { "C64", 64, 0 },       { "F8_E5M2", 8, 0 },
-    { "F8_E4M3", 8, 0 },    { "F8_E8M0", 8, 0 },    { "F8_E4M3FNUZ", 8, 0 },
-    { "F8_E5M2FNUZ", 8, 0 },{ "F6_E2M3", 6, 0 },    { "F6_E3M2", 6, 0 },
-    { "F4", 4, 0 },
+    { "F32", 32, CTS_F32 }, { "F16", 16, CTS_F16 },  { "BF16", 16, CTS_BF16 }, { "BOOL", 8, 0 },
+    { "U8", 8, 0 },         { "I8", 8, 0 },          { "I16", 16, 0 },         { "U16", 16, 0 },
+    { "I32", 32, 0 },       { "U32", 32, 0 },        { "I64", 64, 0 },         { "U64", 64, 0 },
+    { "F64", 64, 0 },       { "C64", 64, 0 },        { "F8_E5M2", 8, 0 },      { "F8_E4M3", 8, 0 },
+    { "F8_E8M0", 8, 0 },    { "F8_E4M3FNUZ", 8, 0 }, { "F8_E5M2FNUZ", 8, 0 },  { "F6_E2M3", 6, 0 },
+    { "F6_E3M2", 6, 0 },    { "F4", 4, 0 },
 };
 #define N_DTYPES (sizeof(DTYPES) / sizeof(DTYPES[0]))
 
@@ -57,7 +55,8 @@ static int to_u64(const json_t *json, uint64_t *value)
     return 1;
 }
 
-static int parse_dtype(struct cts_tensor *t, const json_t *v, unsigned *bits, const struct entry *e, struct cts_err *err)
+static int parse_dtype(struct cts_tensor *t, const json_t *v, unsigned *bits, const struct entry *e,
+                       struct cts_err *err)
 {
     if (!json_is_string(v)) return refuse(e, CTS_EFORMAT, err, "'dtype' is missing or not a string");
     for (size_t i = 0; i < N_DTYPES; i++) {
@@ -75,8 +74,8 @@ static int parse_shape(struct cts_tensor *t, const json_t *v, const struct entry
 {
     if (!json_is_array(v)) return refuse(e, CTS_EFORMAT, err, "'shape' is missing or not an array");
     if (json_array_size(v) > CTS_TENSOR_DIMS_MAX)
-        return cts_err_set(err, CTS_EUNSUP, "'%s': tensor '%s' has %zu dimensions, at most %d are read", e->path, e->name,
-                           json_array_size(v), CTS_TENSOR_DIMS_MAX);
+        return cts_err_set(err, CTS_EUNSUP, "'%s': tensor '%s' has %zu dimensions, at most %d are read", e->path,
+                           e->name, json_array_size(v), CTS_TENSOR_DIMS_MAX);
     t->n_dims = (uint32_t)json_array_size(v);
     t->n_values = 1;
     for (uint32_t i = 0; i < t->n_dims; i++) {
@@ -88,7 +87,8 @@ static int parse_shape(struct cts_tensor *t, const json_t *v, const struct entry
     return 0;
 }
 
-static int parse_offsets(struct cts_tensor *t, const json_t *v, unsigned bits, const struct entry *e, struct cts_err *err)
+static int parse_offsets(struct cts_tensor *t, const json_t *v, unsigned bits, const struct entry *e,
+                         struct cts_err *err)
 {
     uint64_t begin, end, want;
 
@@ -99,8 +99,8 @@ static int parse_offsets(struct cts_tensor *t, const json_t *v, unsigned bits, c
         return refuse(e, CTS_EFORMAT, err, "its size passes 64 bits");
     if (want % 8 != 0) return refuse(e, CTS_EFORMAT, err, "its values do not fill whole bytes");
     if (end - begin != want / 8)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': tensor '%s' has %llu bytes, its shape and dtype want %llu", e->path,
-                           e->name, (unsigned long long)(end - begin), (unsigned long long)(want / 8));
+        return cts_err_set(err, CTS_EFORMAT, "'%s': tensor '%s' has %llu bytes, its shape and dtype want %llu",
+                           e->path, e->name, (unsigned long long)(end - begin), (unsigned long long)(want / 8));
     /* end is below 2^63 (a JSON integer) and data_off below 2^25: no overflow. */
     t->off = e->data_off + begin;
     t->bytes = end - begin;
@@ -115,9 +115,11 @@ static int parse_tensor(struct cts_tensor *t, json_t *info, const struct entry *
     int         rc;
 
     if (!json_is_object(info)) return refuse(e, CTS_EFORMAT, err, "its entry is not an object");
-    json_object_foreach(info, key, v)
-        if (strcmp(key, "dtype") != 0 && strcmp(key, "shape") != 0 && strcmp(key, "data_offsets") != 0)
-            return cts_err_set(err, CTS_EFORMAT, "'%s': tensor '%s': unknown key '%.64s'", e->path, e->name, key);
+    json_object_foreach(info, key, v) if (strcmp(key, "dtype") != 0 && strcmp(key, "shape") != 0 &&
+                                          strcmp(key, "data_offsets") !=
+                                              0) return cts_err_set(err, CTS_EFORMAT,
+                                                                    "'%s': tensor '%s': unknown key '%.64s'",
+                                                                    e->path, e->name, key);
     rc = parse_dtype(t, json_object_get(info, "dtype"), &bits, e, err);
     if (rc == 0) rc = parse_shape(t, json_object_get(info, "shape"), e, err);
     if (rc == 0) rc = parse_offsets(t, json_object_get(info, "data_offsets"), bits, e, err);
@@ -130,9 +132,8 @@ static int check_metadata(json_t *meta, const char *path, struct cts_err *err)
     json_t     *v;
 
     if (!json_is_object(meta)) return cts_err_set(err, CTS_EFORMAT, "'%s': '__metadata__' is not an object", path);
-    json_object_foreach(meta, key, v)
-        if (!json_is_string(v))
-            return cts_err_set(err, CTS_EFORMAT, "'%s': '__metadata__': '%.64s' is not a string", path, key);
+    json_object_foreach(meta, key, v) if (!json_is_string(v)) return cts_err_set(
+        err, CTS_EFORMAT, "'%s': '__metadata__': '%.64s' is not a string", path, key);
     return 0;
 }
 
@@ -143,7 +144,8 @@ static int parse_entries(struct cts_safetensors *f, json_t *doc, uint64_t data_o
     const char *key;
     json_t     *v;
 
-    json_object_foreach(doc, key, v) {
+    json_object_foreach(doc, key, v)
+    {
         struct entry e = { f->path, pool, data_off };
         size_t       len = strlen(key);
         int          rc;
@@ -170,12 +172,15 @@ static int reserve(struct cts_safetensors *f, json_t *doc, struct cts_err *err)
     json_t     *v;
 
     if (n > N_TENSORS_MAX)
-        return cts_err_set(err, CTS_EUNSUP, "'%s' has %zu tensors, at most %zu are read", f->path, n, N_TENSORS_MAX);
-    json_object_foreach(doc, key, v) {
+        return cts_err_set(err, CTS_EUNSUP, "'%s' has %zu tensors, at most %zu are read", f->path, n,
+                           N_TENSORS_MAX);
+    json_object_foreach(doc, key, v)
+    {
         size_t len = strlen(key);
         if (len > NAME_BYTES_MAX)
-            return cts_err_set(err, CTS_EFORMAT, "'%s': a tensor's name has %zu bytes ('%.32s...'), at most %d are read",
-                               f->path, len, key, NAME_BYTES_MAX);
+            return cts_err_set(err, CTS_EFORMAT,
+                               "'%s': a tensor's name has %zu bytes ('%.32s...'), at most %d are read", f->path,
+                               len, key, NAME_BYTES_MAX);
         pool_bytes += len + 1;
     }
     f->tensors = calloc(n + 1, sizeof(*f->tensors));
@@ -206,8 +211,9 @@ static int check_cover(struct cts_safetensors *f, uint64_t data_off, uint64_t fi
     for (uint32_t i = 0; i < f->n_tensors; i++) {
         const struct cts_tensor *t = &f->tensors[i];
         if (t->off != at)
-            return cts_err_set(err, CTS_EFORMAT, "'%s': tensor '%s' begins at byte %llu of the data, expected %llu (%s)",
-                               f->path, t->name, (unsigned long long)(t->off - data_off),
+            return cts_err_set(err, CTS_EFORMAT,
+                               "'%s': tensor '%s' begins at byte %llu of the data, expected %llu (%s)", f->path,
+                               t->name, (unsigned long long)(t->off - data_off),
                                (unsigned long long)(at - data_off), t->off < at ? "an overlap" : "a hole");
         at += t->bytes;
     }
@@ -263,11 +269,14 @@ static int recognise(const char *path, const uint8_t *head, size_t n, struct cts
     if (n >= 8 && memcmp(head, "version ", 8) == 0)
         return cts_err_set(err, CTS_EFORMAT, "'%s' is a Git LFS pointer, not the file: run 'git lfs pull'", path);
     if (n >= 4 && memcmp(head, "PK\3\4", 4) == 0)
-        return cts_err_set(err, CTS_EUNSUP, "'%s' is a zip archive, as torch.save writes (a pickle inside, which can "
-                                            "run code): convert it to safetensors", path);
-    if (n >= 4 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5 && (head[2] == '}' || head[2] == 0x8a || head[2] == 0x95 ||
-                                                                     head[2] == 'c'))
-        return cts_err_set(err, CTS_EUNSUP, "'%s' is a pickle, which can run code: convert it to safetensors", path);
+        return cts_err_set(err, CTS_EUNSUP,
+                           "'%s' is a zip archive, as torch.save writes (a pickle inside, which can "
+                           "run code): convert it to safetensors",
+                           path);
+    if (n >= 4 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5 &&
+        (head[2] == '}' || head[2] == 0x8a || head[2] == 0x95 || head[2] == 'c'))
+        return cts_err_set(err, CTS_EUNSUP, "'%s' is a pickle, which can run code: convert it to safetensors",
+                           path);
     if (n >= 4 && memcmp(head, "GGUF", 4) == 0)
         return cts_err_set(err, CTS_EUNSUP, "'%s' is a GGUF file, safetensors is wanted", path);
     return 0;
@@ -290,11 +299,14 @@ static int read_length(struct cts_safetensors *f, uint64_t file_bytes, uint64_t 
     *n = 0;
     for (int i = 7; i >= 0; i--) *n = *n << 8 | head[i];
     if (*n > HEADER_BYTES_MAX)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': a header of %llu bytes, at most %zu are read: not a safetensors file?",
-                           f->path, (unsigned long long)*n, HEADER_BYTES_MAX);
+        return cts_err_set(err, CTS_EFORMAT,
+                           "'%s': a header of %llu bytes, at most %zu are read: not a safetensors file?", f->path,
+                           (unsigned long long)*n, HEADER_BYTES_MAX);
     if (*n > file_bytes - 8)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': a header of %llu bytes in a file of %llu: the file was cut off, fetch "
-                           "it again", f->path, (unsigned long long)*n, (unsigned long long)file_bytes);
+        return cts_err_set(err, CTS_EFORMAT,
+                           "'%s': a header of %llu bytes in a file of %llu: the file was cut off, fetch "
+                           "it again",
+                           f->path, (unsigned long long)*n, (unsigned long long)file_bytes);
     return 0;
 }
 
@@ -359,7 +371,8 @@ const struct cts_tensor *cts_safetensors_find(const struct cts_safetensors *f, c
     return bsearch(&key, f->tensors, f->n_tensors, sizeof(*f->tensors), by_name);
 }
 
-int cts_safetensors_read(const struct cts_safetensors *f, const struct cts_tensor *t, void *dst, struct cts_err *err)
+int cts_safetensors_read(const struct cts_safetensors *f, const struct cts_tensor *t, void *dst,
+                         struct cts_err *err)
 {
     int rc = pread_all(f->fd, dst, t->bytes, t->off);
 
@@ -367,7 +380,8 @@ int cts_safetensors_read(const struct cts_safetensors *f, const struct cts_tenso
     return 0;
 }
 
-int cts_safetensors_read_f32(const struct cts_safetensors *f, const struct cts_tensor *t, float *dst, struct cts_err *err)
+int cts_safetensors_read_f32(const struct cts_safetensors *f, const struct cts_tensor *t, float *dst,
+                             struct cts_err *err)
 {
     uint8_t raw[CHUNK_VALUES * 4];
     size_t  width = cts_dtype_bytes(t->dtype);
@@ -431,8 +445,9 @@ static char *header_text(const struct cts_tensor_out *t, uint32_t n_tensors)
             goto out;
         }
         /* pack and set_new pass a NULL on as a failure, and release what they were given. */
-        if (json_object_set_new(doc, t[i].name, json_pack("{s:s, s:o, s:[II]}", "dtype", cts_dtype_name(t[i].dtype), "shape",
-                                                          shape, "data_offsets", (json_int_t)at, (json_int_t)end)) < 0)
+        if (json_object_set_new(doc, t[i].name,
+                                json_pack("{s:s, s:o, s:[II]}", "dtype", cts_dtype_name(t[i].dtype), "shape", shape,
+                                          "data_offsets", (json_int_t)at, (json_int_t)end)) < 0)
             goto out;
         at = end;
     }

@@ -17,7 +17,7 @@
 #define CTS_TENSOR_DIMS_MAX 4
 
 struct cts_tensor {
-    const char    *name; /* owned by the file */
+    const char    *name;       /* owned by the file */
     const char    *dtype_name; /* as the file spells it */
     enum cts_dtype dtype;      /* 0: one that is not in the list; reading its values is refused */
     uint32_t       n_dims;     /* a file with more than CTS_TENSOR_DIMS_MAX is refused */
@@ -27,7 +27,7 @@ struct cts_tensor {
 
 struct cts_safetensors {
     int                fd;
-    char              *path;    /* for messages */
+    char              *path; /* for messages */
     uint32_t           n_tensors;
     struct cts_tensor *tensors; /* sorted by name */
     void              *header;  /* private */
@@ -50,11 +50,13 @@ int cts_safetensors_parse(struct cts_safetensors *f, const void *header, size_t 
 const struct cts_tensor *cts_safetensors_find(const struct cts_safetensors *f, const char *name);
 
 /* Read the tensor's bytes as they lie into dst [t->bytes]. 0, -errno, -EIO when the file is shorter now. */
-int cts_safetensors_read(const struct cts_safetensors *f, const struct cts_tensor *t, void *dst, struct cts_err *err);
+int cts_safetensors_read(const struct cts_safetensors *f, const struct cts_tensor *t, void *dst,
+                         struct cts_err *err);
 
 /* Read and widen to float32 into dst [t->n_values]; CTS_EUNSUP names a dtype
  * that is not F32, F16 or BF16. */
-int cts_safetensors_read_f32(const struct cts_safetensors *f, const struct cts_tensor *t, float *dst, struct cts_err *err);
+int cts_safetensors_read_f32(const struct cts_safetensors *f, const struct cts_tensor *t, float *dst,
+                             struct cts_err *err);
 
 /* Writing: values are given as float32 and narrowed. The file appears whole
  * (temporary name, fsync, rename); tensors lie in the given order, aligned to
@@ -66,6 +68,7 @@ struct cts_tensor_out {
     uint64_t       dim[CTS_TENSOR_DIMS_MAX];
     const float   *values; /* borrowed until the call returns */
 };
-int cts_safetensors_write(const char *path, const struct cts_tensor_out *t, uint32_t n_tensors, struct cts_err *err);
+int cts_safetensors_write(const char *path, const struct cts_tensor_out *t, uint32_t n_tensors,
+                          struct cts_err *err);
 
 #endif

@@ -1,3 +1,5 @@
 # tests of model
 check_PROGRAMS += tests/test_model_config
 tests_test_model_config_LDADD = $(tests_ldadd)
+check_PROGRAMS += tests/test_peft
+tests_test_peft_LDADD = $(tests_ldadd)

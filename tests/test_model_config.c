@@ -9,9 +9,12 @@
 
 /* A small good config.json; a case sets keys of it (a JSON object), null removes one. */
 static const char GOOD[] =
-    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":2048,\"hidden_size\":256,"
-    "\"intermediate_size\":640,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":64,"
-    "\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-05,\"max_position_embeddings\":1024,\"tie_word_embeddings\":true,"
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":2048,\"hidden_size\":"
+    "256,"
+    "\"intermediate_size\":640,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"head_dim\":64,"
+    "\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-05,\"max_position_embeddings\":1024,\"tie_word_embeddings\":"
+    "true,"
     "\"attention_bias\":false,\"mlp_bias\":false,\"bos_token_id\":1,\"eos_token_id\":2}";
 
 static int parse(const char *changes, const char *gen, struct cts_model_config *c, struct cts_err *err)
@@ -22,7 +25,8 @@ static int parse(const char *changes, const char *gen, struct cts_model_config *
     int         rc;
 
     CHECK(doc != NULL && chg != NULL);
-    json_object_foreach(chg, key, v) {
+    json_object_foreach(chg, key, v)
+    {
         if (json_is_null(v)) json_object_del(doc, key);
         else CHECK(json_object_set(doc, key, v) == 0);
     }
@@ -46,7 +50,8 @@ static void config_refuses_by_file_and_key_what_forward_does_not_have(void **sta
         { "{\"model_type\":\"mistral\"}", CTS_EUNSUP, "'model_type' is 'mistral'" },
         { "{\"model_type\":null}", CTS_EUNSUP, "'model_type' is '(none)'" },
         { "{\"model_type\":7}", CTS_EFORMAT, "'model_type' is an integer" },
-        { "{\"architectures\":[\"LlamaForSequenceClassification\"]}", CTS_EUNSUP, "LlamaForSequenceClassification" },
+        { "{\"architectures\":[\"LlamaForSequenceClassification\"]}", CTS_EUNSUP,
+          "LlamaForSequenceClassification" },
         { "{\"architectures\":[\"LlamaForCausalLM\",\"X\"]}", CTS_EUNSUP, "'architectures'" },
         { "{\"architectures\":\"LlamaForCausalLM\"}", CTS_EUNSUP, "'architectures'" },
         { "{\"hidden_act\":\"gelu\"}", CTS_EUNSUP, "'hidden_act' is 'gelu', only 'silu'" },
@@ -56,11 +61,14 @@ static void config_refuses_by_file_and_key_what_forward_does_not_have(void **sta
         { "{\"quantization_config\":{}}", CTS_EUNSUP, "'quantization_config'" },
         { "{\"sliding_window\":4096}", CTS_EUNSUP, "'sliding_window'" },
         { "{\"layer_types\":[]}", CTS_EUNSUP, "'layer_types'" },
-        { "{\"torch_dtype\":\"float16\",\"dtype\":\"bfloat16\"}", CTS_EFORMAT, "'torch_dtype' is 'float16' and 'dtype' is" },
-        { "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", CTS_EUNSUP, "'type' is 'linear', only 'default'" },
+        { "{\"torch_dtype\":\"float16\",\"dtype\":\"bfloat16\"}", CTS_EFORMAT,
+          "'torch_dtype' is 'float16' and 'dtype' is" },
+        { "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", CTS_EUNSUP,
+          "'type' is 'linear', only 'default'" },
         { "{\"rope_scaling\":{\"rope_type\":\"llama3\"}}", CTS_EUNSUP, "'rope_type' is 'llama3'" },
         { "{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", CTS_EUNSUP, "'rope_type' is 'yarn'" },
-        { "{\"rope_parameters\":{\"rope_type\":\"default\",\"type\":\"linear\"}}", CTS_EUNSUP, "'type' is 'linear'" },
+        { "{\"rope_parameters\":{\"rope_type\":\"default\",\"type\":\"linear\"}}", CTS_EUNSUP,
+          "'type' is 'linear'" },
         { "{\"rope_parameters\":{\"full_attention\":{}}}", CTS_EUNSUP, "'rope_parameters' has 'full_attention'" },
         { "{\"rope_parameters\":{\"factor\":8}}", CTS_EUNSUP, "'rope_parameters' has 'factor'" },
         { "{\"rope_parameters\":[]}", CTS_EFORMAT, "'rope_parameters' is not an object" },
@@ -104,8 +112,10 @@ static void config_reads_both_key_styles_alike(void **state)
         "{\"rope_theta\":100000.0,\"torch_dtype\":\"bfloat16\"}",
         "{\"rope_theta\":100000,\"rope_scaling\":null}",
         "{\"rope_parameters\":{\"rope_theta\":100000.0,\"rope_type\":\"default\"},\"dtype\":\"bfloat16\"}",
-        "{\"rope_parameters\":{\"rope_theta\":100000.0,\"type\":\"default\",\"factor\":null},\"rope_theta\":100000.0}",
-        "{\"rope_theta\":100000.0,\"dtype\":\"float32\",\"torch_dtype\":\"float32\",\"partial_rotary_factor\":1.0}",
+        "{\"rope_parameters\":{\"rope_theta\":100000.0,\"type\":\"default\",\"factor\":null},\"rope_theta\":"
+        "100000.0}",
+        "{\"rope_theta\":100000.0,\"dtype\":\"float32\",\"torch_dtype\":\"float32\",\"partial_rotary_"
+        "factor\":1.0}",
     };
 
     (void)state;
@@ -185,7 +195,8 @@ static void config_of_the_demo_base_is_read(void **state)
     char                    dir[512];
 
     (void)state;
-    CHECK_MSG(cts_model_config_load(&c, src_path(dir, sizeof(dir), "contrib/demo/base"), &err) == 0, "%s\n", err.text);
+    CHECK_MSG(cts_model_config_load(&c, src_path(dir, sizeof(dir), "contrib/demo/base"), &err) == 0, "%s\n",
+              err.text);
     CHECK(c.vocab_size == 2048 && c.hidden == 256 && c.n_kv_heads == 2 && c.max_positions == 1024);
     cts_linear_shape(&c, CTS_K, &n_out, &n_in);
     CHECK(n_out == 128 && n_in == 256);
@@ -217,7 +228,8 @@ static void linear_names_go_both_ways(void **state)
 {
     (void)state;
     for (int l = 0; l < CTS_N_LINEARS; l++)
-        CHECK(cts_linear_from_name(cts_linear_name((enum cts_linear)l), strlen(cts_linear_name((enum cts_linear)l))) == l);
+        CHECK(cts_linear_from_name(cts_linear_name((enum cts_linear)l),
+                                   strlen(cts_linear_name((enum cts_linear)l))) == l);
     CHECK(cts_linear_from_name("q_proj", 5) == -1);
     CHECK(cts_linear_from_name("q_proj.", 7) == -1);
     CHECK(cts_linear_from_name("lm_head", 7) == -1);

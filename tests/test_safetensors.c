@@ -38,12 +38,13 @@ static void check_refused(int code, const char *want)
     struct cts_err         err = { 0 };
     int                    rc = cts_safetensors_open(&f, path, &err);
 
-    CHECK_MSG(rc == code && strstr(err.text, want) != NULL, "want %d '%s', got %d '%s'\n", code, want, rc, err.text);
+    CHECK_MSG(rc == code && strstr(err.text, want) != NULL, "want %d '%s', got %d '%s'\n", code, want, rc,
+              err.text);
     CHECK_MSG(strstr(err.text, path) != NULL, "no file name in '%s'\n", err.text);
     CHECK(f.fd == -1 && f.tensors == NULL && f.n_tensors == 0);
 }
 
-#define T(name, dtype, shape, b, e) \
+#define T(name, dtype, shape, b, e)                                                                                \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #b "," #e "]}"
 
 static void safetensors_open_refuses_what_the_reference_refuses(void **state)
@@ -66,7 +67,8 @@ static void safetensors_open_refuses_what_the_reference_refuses(void **state)
         { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, CTS_EFORMAT, "'dtype' is missing" },
         { "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, CTS_EFORMAT, "'shape' is missing" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, CTS_EFORMAT, "'data_offsets'" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"scale\":2}}", 4, CTS_EFORMAT, "unknown key 'scale'" },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"scale\":2}}", 4, CTS_EFORMAT,
+          "unknown key 'scale'" },
         { "{" T("a", "F31", "[1]", 0, 4) "}", 4, CTS_EFORMAT, "no dtype 'F31'" },
         { "{" T("a", "F32", "[-1]", 0, 4) "}", 4, CTS_EFORMAT, "not a count" },
         { "{" T("a", "F32", "[1.0]", 0, 4) "}", 4, CTS_EFORMAT, "not a count" },
@@ -155,8 +157,9 @@ static void safetensors_reads_padded_headers_empty_tensors_and_scalars(void **st
     float                    v[4];
 
     (void)state;
-    put_file("{" T("z", "U8", "[3]", 8, 11) "," T("e", "F32", "[0,7]", 8, 8) "," T("s", "F32", "[]", 4, 8) ","
-             T("h", "BF16", "[2,1]", 0, 4) ",\"__metadata__\":{\"format\":\"pt\"}}    ", 11);
+    put_file("{" T("z", "U8", "[3]", 8, 11) "," T("e", "F32", "[0,7]", 8, 8) "," T("s", "F32", "[]", 4, 8) "," T(
+                 "h", "BF16", "[2,1]", 0, 4) ",\"__metadata__\":{\"format\":\"pt\"}}    ",
+             11);
     CHECK_MSG(cts_safetensors_open(&f, path, &err) == 0, "%s\n", err.text);
     CHECK(f.n_tensors == 4);
     CHECK(strcmp(f.tensors[0].name, "e") == 0 && strcmp(f.tensors[3].name, "z") == 0);
@@ -196,8 +199,8 @@ static void safetensors_read_of_a_file_that_became_shorter_is_eio(void **state)
 static void safetensors_write_reads_back_aligned_and_rounded(void **state)
 {
     enum { N = 20000 }; /* more than two chunks */
-    static float           x[N], y[N];
-    struct cts_tensor_out  out[] = {
+    static float          x[N], y[N];
+    struct cts_tensor_out out[] = {
         { "second \"quoted\" \xc3\xa4", CTS_F32, 2, { 100, 200 }, x },
         { "first", CTS_BF16, 1, { N }, x },
         { "none", CTS_F16, 2, { 0, 3 }, x },

@@ -42,7 +42,10 @@ void cts_linear_shape(const struct cts_model_config *c, enum cts_linear l, uint3
     uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
 
     *n_in = l == CTS_O ? q : l == CTS_DOWN ? c->intermediate : c->hidden;
-    *n_out = l == CTS_Q ? q : l == CTS_K || l == CTS_V ? kv : l == CTS_GATE || l == CTS_UP ? c->intermediate : c->hidden;
+    *n_out = l == CTS_Q                     ? q
+             : l == CTS_K || l == CTS_V     ? kv
+             : l == CTS_GATE || l == CTS_UP ? c->intermediate
+                                            : c->hidden;
 }
 
 /* ---- what must be as Llama has it ---- */
@@ -61,7 +64,8 @@ static int check_architecture(const struct source *s, struct cts_err *err)
         return cts_err_set(err, CTS_EUNSUP, "'%s': 'architectures' is not a list of one name", s->name);
     arch = json_string_value(json_array_get(list, 0));
     if (strcmp(arch, "LlamaForCausalLM") != 0)
-        return cts_err_set(err, CTS_EUNSUP, "'%s': 'architectures' has '%.64s', only 'LlamaForCausalLM' is read", s->name, arch);
+        return cts_err_set(err, CTS_EUNSUP, "'%s': 'architectures' has '%.64s', only 'LlamaForCausalLM' is read",
+                           s->name, arch);
     return 0;
 }
 
@@ -106,8 +110,8 @@ static int check_dtypes(const struct source *s, struct cts_err *err)
     if (rc >= 0) rc = cts_json_str(s->doc, "dtype", &newer, err);
     if (rc < 0) return cts_err_prefix(err, rc, "'%s'", s->name);
     if (older == NULL || newer == NULL || strcmp(older, newer) == 0) return 0;
-    return cts_err_set(err, CTS_EFORMAT, "'%s': 'torch_dtype' is '%.32s' and 'dtype' is '%.32s': they must agree", s->name,
-                       older, newer);
+    return cts_err_set(err, CTS_EFORMAT, "'%s': 'torch_dtype' is '%.32s' and 'dtype' is '%.32s': they must agree",
+                       s->name, older, newer);
 }
 
 /* ---- rotary embedding ---- */
@@ -121,7 +125,8 @@ static int take_theta(const json_t *obj, double *theta, int *is_set, const char 
     if (rc < 0) return cts_err_prefix(err, rc, "'%s'", name);
     if (rc == 0) return 0;
     if (*is_set && v != *theta)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': 'rope_theta' is there twice, %g and %g: they must agree", name, *theta, v);
+        return cts_err_set(err, CTS_EFORMAT, "'%s': 'rope_theta' is there twice, %g and %g: they must agree", name,
+                           *theta, v);
     *theta = v;
     *is_set = 1;
     return 0;
@@ -138,7 +143,8 @@ static int check_partial(const json_t *obj, const char *name, struct cts_err *er
 }
 
 /* 'rope_parameters' or 'rope_scaling': only the default rotation, in either spelling of its name. */
-static int check_rope_object(const struct source *s, const char *where, double *theta, int *is_set, struct cts_err *err)
+static int check_rope_object(const struct source *s, const char *where, double *theta, int *is_set,
+                             struct cts_err *err)
 {
     static const char *const KNOWN[] = { "rope_type", "type", "rope_theta", "partial_rotary_factor" };
     json_t                  *obj = json_object_get(s->doc, where), *v;
@@ -153,11 +159,12 @@ static int check_rope_object(const struct source *s, const char *where, double *
     if (rc == 0) rc = take_theta(obj, theta, is_set, s->name, err);
     if (rc == 0) rc = check_partial(obj, s->name, err);
     if (rc < 0) return rc;
-    json_object_foreach(obj, key, v) {
+    json_object_foreach(obj, key, v)
+    {
         for (i = 0; i < sizeof(KNOWN) / sizeof(KNOWN[0]) && strcmp(key, KNOWN[i]) != 0; i++) continue;
         if (i == sizeof(KNOWN) / sizeof(KNOWN[0]) && !json_is_null(v))
-            return cts_err_set(err, CTS_EUNSUP, "'%s': '%s' has '%.64s', only the default rotation is supported", s->name,
-                               where, key);
+            return cts_err_set(err, CTS_EUNSUP, "'%s': '%s' has '%.64s', only the default rotation is supported",
+                               s->name, where, key);
     }
     return 0;
 }
@@ -209,17 +216,22 @@ static int check_shapes(struct cts_model_config *c, const struct source *s, stru
     if (c->n_kv_heads == 0) c->n_kv_heads = c->n_heads;
     if (c->head_dim == 0) {
         if (c->hidden % c->n_heads != 0)
-            return cts_err_set(err, CTS_EFORMAT, "'%s': 'hidden_size' %u is no multiple of 'num_attention_heads' %u, and "
-                               "'head_dim' is not given", s->name, c->hidden, c->n_heads);
+            return cts_err_set(err, CTS_EFORMAT,
+                               "'%s': 'hidden_size' %u is no multiple of 'num_attention_heads' %u, and "
+                               "'head_dim' is not given",
+                               s->name, c->hidden, c->n_heads);
         c->head_dim = c->hidden / c->n_heads;
     }
     if (c->n_heads % c->n_kv_heads != 0)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': 'num_attention_heads' %u is no multiple of 'num_key_value_heads' %u",
-                           s->name, c->n_heads, c->n_kv_heads);
+        return cts_err_set(err, CTS_EFORMAT,
+                           "'%s': 'num_attention_heads' %u is no multiple of 'num_key_value_heads' %u", s->name,
+                           c->n_heads, c->n_kv_heads);
     if (c->head_dim % 2 != 0)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': 'head_dim' %u is odd, the rotation wants pairs", s->name, c->head_dim);
+        return cts_err_set(err, CTS_EFORMAT, "'%s': 'head_dim' %u is odd, the rotation wants pairs", s->name,
+                           c->head_dim);
     if (c->n_heads * c->head_dim > 1u << 17) /* both at most 2^10 and 2^16: no overflow */
-        return cts_err_set(err, CTS_EUNSUP, "'%s': %u heads of %u are wider than %u", s->name, c->n_heads, c->head_dim, 1u << 17);
+        return cts_err_set(err, CTS_EUNSUP, "'%s': %u heads of %u are wider than %u", s->name, c->n_heads,
+                           c->head_dim, 1u << 17);
     return 0;
 }
 
@@ -230,7 +242,8 @@ static int add_stop(struct cts_model_config *c, const json_t *v, const char *nam
     json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
 
     if (id < 0 || id >= (json_int_t)c->vocab_size)
-        return cts_err_set(err, CTS_EFORMAT, "'%s': 'eos_token_id' holds something that is no token of a vocabulary of %u", name,
+        return cts_err_set(err, CTS_EFORMAT,
+                           "'%s': 'eos_token_id' holds something that is no token of a vocabulary of %u", name,
                            c->vocab_size);
     for (uint32_t i = 0; i < c->n_stop_tokens; i++)
         if (c->stop_tokens[i] == id) return 0;
@@ -295,7 +308,8 @@ static int read_config(struct cts_model_config *c, const struct source *s, struc
 }
 
 /* Both documents; gen->doc is NULL where there is no generation_config.json. */
-static int from_docs(struct cts_model_config *out, const struct source *config, const struct source *gen, struct cts_err *err)
+static int from_docs(struct cts_model_config *out, const struct source *config, const struct source *gen,
+                     struct cts_err *err)
 {
     struct cts_model_config c = { .temperature = NAN, .top_p = NAN };
     int                     is_given = 0, rc = read_config(&c, config, err);
@@ -304,19 +318,22 @@ static int from_docs(struct cts_model_config *out, const struct source *config, 
     if (rc == 0 && gen->doc != NULL) rc = read_stops(&c, gen, &is_given, err);
     if (rc == 0 && gen->doc != NULL) rc = read_sampling(&c, gen, err);
     if (rc < 0) return rc;
-    if (!is_given && c.vocab_size > 2) c.stop_tokens[c.n_stop_tokens++] = 2; /* Llama's default, where neither file says */
+    if (!is_given && c.vocab_size > 2)
+        c.stop_tokens[c.n_stop_tokens++] = 2; /* Llama's default, where neither file says */
     *out = c;
     return 0;
 }
 
-int cts_model_config_parse(struct cts_model_config *c, struct cts_span config, struct cts_span gen, struct cts_err *err)
+int cts_model_config_parse(struct cts_model_config *c, struct cts_span config, struct cts_span gen,
+                           struct cts_err *err)
 {
     json_t *doc = NULL, *gen_doc = NULL;
     int     rc = cts_json_parse(config.ptr, config.len, "config.json", &doc, err);
 
     if (rc == 0 && gen.ptr != NULL) rc = cts_json_parse(gen.ptr, gen.len, "generation_config.json", &gen_doc, err);
     if (rc == 0)
-        rc = from_docs(c, &(struct source){ doc, "config.json" }, &(struct source){ gen_doc, "generation_config.json" }, err);
+        rc = from_docs(c, &(struct source){ doc, "config.json" },
+                       &(struct source){ gen_doc, "generation_config.json" }, err);
     json_decref(gen_doc);
     json_decref(doc);
     return rc;

@@ -19,11 +19,11 @@ enum cts_linear { CTS_Q, CTS_K, CTS_V, CTS_O, CTS_GATE, CTS_UP, CTS_DOWN, CTS_N_
 
 struct cts_model_config {
     uint32_t vocab_size, hidden, intermediate, n_layers, n_heads, n_kv_heads, head_dim;
-    uint32_t max_positions;  /* context length, tokens */
+    uint32_t max_positions; /* context length, tokens */
     float    rms_eps;
     double   rope_theta;
-    int      is_tied;        /* the head is the embedding */
-    uint32_t n_stop_tokens;  /* union of eos_token_id of both files; Llama's 2 where neither has the key */
+    int      is_tied;       /* the head is the embedding */
+    uint32_t n_stop_tokens; /* union of eos_token_id of both files; Llama's 2 where neither has the key */
     int32_t  stop_tokens[CTS_STOP_TOKENS_MAX];
     /* Sampling defaults of generation_config.json; NaN and 0 where it has none.
      * The temperature is 0 where it says do_sample false. */
@@ -38,7 +38,8 @@ int cts_model_config_load(struct cts_model_config *c, const char *dir, struct ct
 
 /* The same from the bytes of both files; gen.ptr is NULL where there is no
  * generation_config.json. CTS_EFORMAT, CTS_EUNSUP, -ENOMEM, *c untouched. Any thread. */
-int cts_model_config_parse(struct cts_model_config *c, struct cts_span config, struct cts_span gen, struct cts_err *err);
+int cts_model_config_parse(struct cts_model_config *c, struct cts_span config, struct cts_span gen,
+                           struct cts_err *err);
 
 /* "q_proj" .. "down_proj". */
 const char *cts_linear_name(enum cts_linear l);

@@ -14,12 +14,12 @@
 #include <stdint.h>
 
 struct cts_peft_module {
-    uint32_t       layer;
+    uint32_t        layer;
     enum cts_linear linear;
-    uint32_t       rank, n_out, n_in;
-    float          scale;  /* alpha / r, or alpha / sqrt(r) */
-    const float   *a;      /* [rank, n_in] */
-    const float   *b;      /* [n_out, rank], scale not folded in */
+    uint32_t        rank, n_out, n_in;
+    float           scale; /* alpha / r, or alpha / sqrt(r) */
+    const float    *a;     /* [rank, n_in] */
+    const float    *b;     /* [n_out, rank], scale not folded in */
 };
 
 struct cts_peft {
@@ -36,9 +36,11 @@ struct cts_peft {
  * on failure *p is empty. 0; -errno, CTS_EFORMAT, CTS_EUNSUP. Blocks; any thread.
  *
  * The digest is BLAKE2b-256 over the field "cts-adapter-1", the base digest,
- * then per module (layer, then linear) A and B: u32 layer, u32 linear, u8 'A' or
- * 'B', u8 dtype, u64 shape[2], the bytes as they lie in the file, and the scale
- * as float32; integers little endian. */
+ * then per module (ascending by layer, then linear): for A and then for B u32
+ * layer, u32 linear, u8 'A' or 'B', u8 dtype, u64 shape[2] and the bytes as they
+ * lie in the file; after both the module's scale as float32. Integers little
+ * endian. So neither the order of the tensors in the file nor the spelling of
+ * their names counts, and alpha counts through the scale only. */
 int  cts_peft_read(struct cts_peft *p, const char *dir, const struct cts_model_config *c,
                    const uint8_t base_digest[CTS_DIGEST_BYTES], struct cts_err *err);
 void cts_peft_free(struct cts_peft *p); /* NULL and empty are fine */

@@ -233,7 +233,7 @@ int ctsctl_run(struct ctsctl *t)
     struct cts_options o = CTS_OPTIONS_INIT;
     struct cts_message messages[2];
     struct cts_buf     input = CTS_BUF(PROMPT_BYTES_MAX + 65536);
-    const char        *stop[CTSCTL_VALUES_MAX], *prompt;
+    const char        *stop[CTSCTL_VALUES_MAX], *prompt = NULL;
     char               message[512] = "";
     cts               *c = NULL;
     int                rc = read_options(t, &r, stop);

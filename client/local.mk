@@ -5,11 +5,15 @@ libctsclient_la_SOURCES = %D%/cts.h %D%/handle.h %D%/open.c %D%/submit.c %D%/nex
     %D%/conn.h %D%/conn.c %D%/event.h %D%/event.c %D%/names.h %D%/names.c %D%/request.h %D%/request.c
 libctsclient_la_LIBADD = libctsshm.la libctsproto.la libctsbase.la
 
+# libcts is made of the objects themselves: libtool cannot put convenience
+# libraries that share a third into a shared one.
 lib_LTLIBRARIES += libcts.la
-libcts_la_SOURCES =
-libcts_la_LIBADD = libctsclient.la
+libcts_la_SOURCES = $(libctsclient_la_SOURCES) $(libctsshm_la_SOURCES) $(libctsproto_la_SOURCES) \
+    common/assert.h common/assert.c common/err.h common/err.c common/clock.h common/clock.c common/span.h \
+    common/buf.h common/buf.c common/utf8.h common/utf8.c common/wait.h common/wait.c
+libcts_la_LIBADD = $(MSGPACK_LIBS)
 libcts_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined -Wl,--version-script=$(top_srcdir)/%D%/libcts.map
-libcts_la_DEPENDENCIES = libctsclient.la %D%/libcts.map
+EXTRA_libcts_la_DEPENDENCIES = %D%/libcts.map
 include_HEADERS += %D%/cts.h
 pkgconfig_DATA += %D%/cts.pc
 EXTRA_DIST += %D%/libcts.map

@@ -9,67 +9,112 @@
 #include "common/dtype.h"
 #include "common/err.h"
 #include "common/hash.h"
+#include "daemon/store/slot_file.h"
 
 #include <stdint.h>
 
-#define CTS_NAME_BYTES_MAX 128 /* of an adapter's name, without the zero: [A-Za-z0-9._/-]+ after the first, which is a letter or digit */
+/* Of an adapter's name, without the zero: [A-Za-z0-9._/-]+, the first a letter
+ * or a digit, no component empty, "." or "..". */
+#define CTS_NAME_BYTES_MAX         128
+#define CTS_COLLECTION_CLASSES_MAX 8
 
 /* Basis of one cluster for one module. */
 struct cts_basis {
     uint32_t cluster, layer, linear; /* linear as enum cts_linear */
     uint32_t n_out, n_in, rank_u, rank_v;
-    float   *u; /* [n_out, rank_u] */
-    float   *vt;/* [rank_v, n_in]: V transposed, as the kernels read it; the file holds V [n_in, rank_v] */
-};
-
-enum cts_part_kind { CTS_PART_SIGMA = 1, CTS_PART_LOWRANK = 2 };
-
-/* One part of a slot: what one adapter has for one module. */
-struct cts_slot_part {
-    enum cts_part_kind kind;
-    uint32_t       layer, linear;
-    uint32_t       cluster;            /* of a sigma */
-    uint32_t       n_rows, n_cols;     /* sigma [rank_u, rank_v]; low rank: P [n_out, rank], Q^T [rank, n_in]: n_rows = n_out, n_cols = n_in */
-    uint32_t       rank;               /* of low-rank factors; 0 for a sigma */
-    enum cts_dtype dtype;              /* as stored */
-    float          scale;              /* the module's norm: multiplies the part */
-    float         *values;             /* sigma [n_rows, n_cols], or P then Q^T */
-};
-
-struct cts_slot {
-    uint8_t               digest[CTS_DIGEST_BYTES]; /* of the adapter */
-    uint64_t              generation;
-    uint32_t              n_parts;
-    struct cts_slot_part *parts;
-    void                 *memory; /* private to the reader */
+    float   *u;  /* [n_out, rank_u] */
+    float   *vt; /* [rank_v, n_in]: V transposed, as the kernels read it; the file holds V [n_in, rank_v] */
 };
 
 struct cts_collection_adapter {
     char     name[CTS_NAME_BYTES_MAX + 1];
     uint8_t  digest[CTS_DIGEST_BYTES];
-    uint32_t cluster, class_idx, slot_idx;
+    uint32_t cluster;    /* CTS_CLUSTER_NONE for one without a sigma */
+    uint32_t class_idx;  /* private: which file */
+    uint64_t class_bytes;
+    uint32_t slot_idx;
+    uint8_t  checksum[CTS_SLOT_CHECKSUM_BYTES]; /* of its slot */
     double   error_mean, error_energy;
 };
 
 struct cts_collection {
     char                           *dir;
     uint8_t                         base_digest[CTS_DIGEST_BYTES];
-    uint8_t                         digest[CTS_DIGEST_BYTES]; /* of the collection: over collection.json's record of its files */
+    uint8_t                         digest[CTS_DIGEST_BYTES]; /* of the collection: over collection.json's record of it */
     uint64_t                        generation;
-    uint32_t                        n_layers, n_clusters, n_bases, n_adapters, rank_max;
+    uint32_t                        n_layers, n_clusters, n_bases, n_adapters;
+    uint32_t                        rank_max; /* of any basis */
+    double                          error_mean, error_energy;
     struct cts_basis               *bases;    /* sorted by cluster, layer, linear */
-    struct cts_collection_adapter  *adapters; /* in catalog order */
+    struct cts_collection_adapter  *adapters; /* in catalog order: by name, as bytes */
     void                           *files;    /* private */
 };
 
 /* Open and check everything but the slots, which are checked when read. 0;
- * -errno, CTS_EFORMAT, CTS_EDIGEST, CTS_EVERSION. Blocks. */
+ * -errno, CTS_EFORMAT, CTS_EUNSUP, CTS_EDIGEST, CTS_EVERSION with the file, the
+ * fault and what to do in err, and *c closed. Blocks. */
 int  cts_collection_open(struct cts_collection *c, const char *dir, struct cts_err *err);
-void cts_collection_close(struct cts_collection *c);
+void cts_collection_close(struct cts_collection *c); /* half-open and closed are fine */
 
-/* Read and check one adapter's slot. CTS_EDIGEST when the checksum, the slot
- * number or the adapter's digest is another. Free with cts_slot_free. Blocks. */
-int  cts_collection_read(const struct cts_collection *c, uint32_t adapter_idx, struct cts_slot *out, struct cts_err *err);
-void cts_slot_free(struct cts_slot *s);
+/* Index of an adapter by name; -1 when there is none. Any thread. */
+int64_t cts_collection_find(const struct cts_collection *c, const char *name);
+
+/* The basis of one cluster for one module; NULL when there is none. Any thread. */
+const struct cts_basis *cts_collection_basis(const struct cts_collection *c, uint32_t cluster, uint32_t layer,
+                                             uint32_t linear);
+
+/* Read and check one adapter's slot: checksum, slot number, generation, the
+ * adapter's digest, and each sigma's shape against its basis. CTS_EDIGEST,
+ * CTS_EFORMAT, CTS_EUNSUP, CTS_EVERSION, -EIO for a file that ends too early,
+ * -errno; *out is untouched then. Free with cts_slot_free. Blocks; any thread. */
+int cts_collection_read(const struct cts_collection *c, uint32_t adapter_idx, struct cts_slot *out, struct cts_err *err);
+
+/* 0, or CTS_EARG when name is no adapter's name. */
+int cts_collection_check_name(const char *name, struct cts_err *err);
+
+/* One adapter of a collection that is to be written. */
+struct cts_collection_entry {
+    const char     *name;
+    struct cts_slot slot; /* generation is set by the writer */
+    double          error_mean, error_energy;
+};
+
+/* A collection that is to be written. All memory is the caller's. */
+struct cts_collection_new {
+    const char    *tool, *method, *assignment; /* as cts-collection(5) lists them */
+    uint8_t        base_digest[CTS_DIGEST_BYTES];
+    uint64_t       generation, seed;
+    uint32_t       n_layers, rank, n_clusters;
+    enum cts_dtype sigma_format, basis_format;
+    double         error_mean, error_energy;
+    uint32_t       n_bases, n_adapters;
+    const struct cts_basis      *bases;    /* sorted by cluster, layer, linear */
+    struct cts_collection_entry *adapters; /* sorted by name, as bytes */
+};
+
+/* Where the bytes of a collection went. */
+struct cts_collection_bytes {
+    uint64_t basis, values, scales;
+    uint64_t headers; /* slot headers, tables of parts, padding, the header of basis.safetensors */
+};
+
+struct cts_collection_writer {
+    char *dir, *tmp; /* the collection, and the folder beside it that becomes it */
+    int   lock_fd, old_lock_fd, is_made, is_replacing;
+};
+
+/* Begin to write the collection dir: makes the folder beside it and takes its
+ * lock, held until close. is_replacing allows dir to be a collection already.
+ * CTS_EBUSY when another writer is at it, -EEXIST, -errno. */
+int cts_collection_writer_open(struct cts_collection_writer *w, const char *dir, int is_replacing, struct cts_err *err);
+
+/* Write everything and rename it into place; digest receives the collection's.
+ * On failure what was in dir before is there still. CTS_EUNSUP for a slot or a
+ * shape that the format has not. Blocks. */
+int cts_collection_writer_commit(struct cts_collection_writer *w, const struct cts_collection_new *n,
+                                 struct cts_collection_bytes *bytes, uint8_t digest[CTS_DIGEST_BYTES], struct cts_err *err);
+
+/* Removes what was not committed; half-open is fine. */
+void cts_collection_writer_close(struct cts_collection_writer *w);
 
 #endif

@@ -36,7 +36,8 @@ struct cts_engine_opts {
     uint32_t    n_pages;             /* of the KV cache */
     uint32_t    n_exact_max;         /* adapters in the exact lane */
     uint32_t    rank_max;            /* largest rank of an exact adapter */
-    uint32_t    context_max;         /* tokens; 0: the base's */
+    uint32_t    context_max;         /* tokens, at most the base's; 0: the base's */
+    uint32_t    n_logits_max;        /* rows of a step whose logits are made; 0: n_seqs_max. With a tap, rows of a step */
     void      (*on_events)(void *arg); /* engine thread, once per step at most: from_engine has something (uv_async_send) */
     void       *on_events_arg;
 };
@@ -52,7 +53,10 @@ struct cts_request_part {
 
 /* A request as the loop hands it over. The object comes from cts_request_new
  * and belongs to the engine from cts_engine_admit until its last event was
- * popped; then to the loop again, which frees it. Nothing is allocated. */
+ * popped; then to the loop again, which frees it. Nothing is allocated.
+ *
+ * Tokens are sampled as sample.h says; the random number of a token comes from
+ * (seed, its position), so a request gives the same tokens in any batch. */
 struct cts_engine_request {
     uint64_t tag;               /* the caller's, returned in events */
     uint32_t idx;               /* set by cts_request_new */
@@ -63,7 +67,7 @@ struct cts_engine_request {
     uint32_t client;            /* for the fair queue: small integer */
     uint64_t deadline_ns;       /* 0: none */
     uint32_t max_tokens;        /* >= 1 */
-    float    temperature, top_p; /* temperature 0: greedy */
+    float    temperature, top_p; /* temperature 0: greedy; 0 < top_p <= 1, 1: off */
     uint32_t top_k;             /* 0: off */
     uint64_t seed;
     int      n_logprobs;        /* -1: none, 0: chosen token, n <= CTS_TOP_LOGPROBS_MAX */
@@ -76,20 +80,29 @@ struct cts_engine_request {
 
 enum cts_engine_event_type { CTS_EV_TOKEN = 1, CTS_EV_TEXT, CTS_EV_DONE, CTS_EV_ERROR, CTS_EV_ADAPTER };
 
+/* Why a request ended well: the values of shm/layout.h's enum cts_finish. */
+enum cts_engine_finish {
+    CTS_ENGINE_STOP        = 1, /* a stop token of the base or of the request, which is the last TOKEN */
+    CTS_ENGINE_LENGTH      = 2, /* max_tokens */
+    CTS_ENGINE_STOP_STRING = 3, /* the text ends before it */
+    CTS_ENGINE_CANCELLED   = 4,
+};
+
 /* One fixed record of from_engine. TOKEN: one token, with the text that it
  * completes (whole characters; held back while it may begin a stop string).
  * TEXT: more text without a token (a piece longer than one record, or what was
  * held back, before DONE). DONE and ERROR end the request. ADAPTER answers
- * cts_engine_load or cts_engine_unload. */
+ * cts_engine_load or cts_engine_unload. ERROR's codes: -ETIMEDOUT (deadline),
+ * CTS_ENOTFOUND (an exact adapter is not loaded), CTS_EGPU, CTS_EGPU_LOST. */
 struct cts_engine_event {
     enum cts_engine_event_type type;
     uint32_t req_idx;  /* of the request, or adapter_idx of an ADAPTER */
     uint64_t tag;
     int32_t  code;     /* ERROR, ADAPTER: 0 or the code */
-    uint32_t finish;   /* DONE: enum cts_finish of shm/layout.h's values */
+    uint32_t finish;   /* DONE: enum cts_engine_finish */
     uint32_t index;    /* TOKEN: in the stream, from 0 */
     int32_t  token;
-    float    logprob;
+    float    logprob;  /* of the model, before temperature, top-k and top-p; 0 unless asked for */
     uint32_t n_prompt, n_tokens; /* DONE */
     uint32_t n_top;
     struct { int32_t id; float logprob; } top[CTS_TOP_LOGPROBS_MAX];
@@ -99,7 +112,9 @@ struct cts_engine_event {
 
 /* Counters, written by the engine thread, read by anyone (relaxed). */
 struct cts_engine_stats {
-    uint64_t n_steps, n_rows, n_tokens, n_prompt_tokens, n_admitted, n_done, n_errors, n_cancelled, n_parked, step_ns_sum, step_ns_max;
+    uint64_t n_steps, n_rows, n_tokens, n_prompt_tokens, n_admitted, n_done, n_errors, n_cancelled;
+    uint64_t n_parked;                 /* times a row was left out of a step since from_engine was full */
+    uint64_t step_ns_sum, step_ns_max; /* of turns that made a step */
     uint32_t n_live, n_waiting, n_pages_free, n_pages;
 };
 
@@ -124,20 +139,21 @@ const struct cts_collection    *cts_engine_collection(const struct cts_engine *e
 void cts_engine_stats(const struct cts_engine *e, struct cts_engine_stats *out);
 
 /* Sum of the memory that open would take, by line, for ctsd -T. No device is
- * opened. fn is called once per line. */
+ * opened; the collection is read. fn is called once per line. Errors as open. Blocks. */
 typedef void (*cts_plan_fn)(void *arg, const char *what, uint64_t bytes);
 int cts_engine_plan(const struct cts_engine_opts *o, cts_plan_fn fn, void *arg, struct cts_err *err);
 
 /* ---- loop thread only, from here on ---- */
 
-/* A request object from the pool; NULL when all n_requests_max are in use. */
+/* A request object from the pool: greedy, top_p 1, no logprobs, all else 0. NULL
+ * when all n_requests_max are in use: the client gets `busy`. */
 struct cts_engine_request *cts_request_new(struct cts_engine *e);
 void                       cts_request_free(struct cts_engine *e, struct cts_engine_request *r);
 struct cts_engine_request *cts_request_at(struct cts_engine *e, uint32_t idx);
 
 /* Queue a filled request. CTS_ETOOLONG when n_prompt + max_tokens pass the
- * context or the whole KV cache; CTS_EARG (n_prompt 0, a token out of range);
- * CTS_EBUSY when the order queue is full. On failure the caller still owns r. */
+ * context or the whole KV cache, with both numbers in err; CTS_EARG names the
+ * field; CTS_EBUSY when the order queue is full. On failure the caller still owns r. */
 int cts_engine_admit(struct cts_engine *e, struct cts_engine_request *r, struct cts_err *err);
 
 /* End a request soon: its last event is DONE with finish cancelled, unless it
@@ -148,13 +164,18 @@ int cts_engine_cancel(struct cts_engine *e, const struct cts_engine_request *r);
  * pages stay. */
 int cts_engine_park(struct cts_engine *e, const struct cts_engine_request *r, int is_parked);
 
-/* Put an exact adapter on the device under a free adapter_idx (from
- * cts_engine_exact_idx). p belongs to the engine until the ADAPTER event with
- * this tag; then the caller frees it. Unload: the caller made sure that no live
- * request names the adapter. */
-int cts_engine_exact_idx(struct cts_engine *e, uint32_t *adapter_idx); /* CTS_EBUSY: n_exact_max are loaded */
-int cts_engine_load(struct cts_engine *e, uint32_t adapter_idx, const struct cts_peft *p, uint64_t tag);
-int cts_engine_unload(struct cts_engine *e, uint32_t adapter_idx, uint64_t tag);
+/* Put an exact adapter on the device under a free adapter_idx, which
+ * cts_engine_exact_idx set aside (cts_engine_exact_put_back when no load follows).
+ * p belongs to the engine until the ADAPTER event with this tag; then the caller
+ * frees it. A load that failed (CTS_ESHAPE: a rank past rank_max, a module that
+ * the base does not have) and an unload that went well set the index free.
+ * Unload: the caller made sure that no live request names the adapter, else the
+ * event's code is CTS_EBUSY and the adapter stays. Both return CTS_EBUSY when the
+ * order queue is full, CTS_EARG for an index that is not in the state it must be. */
+int  cts_engine_exact_idx(struct cts_engine *e, uint32_t *adapter_idx); /* CTS_EBUSY: n_exact_max are loaded */
+void cts_engine_exact_put_back(struct cts_engine *e, uint32_t adapter_idx);
+int  cts_engine_load(struct cts_engine *e, uint32_t adapter_idx, const struct cts_peft *p, uint64_t tag);
+int  cts_engine_unload(struct cts_engine *e, uint32_t adapter_idx, uint64_t tag);
 
 /* The next event: 1, or 0 when there is none. */
 int cts_engine_next(struct cts_engine *e, struct cts_engine_event *ev);
@@ -163,7 +184,8 @@ int cts_engine_next(struct cts_engine *e, struct cts_engine_event *ev);
 void cts_engine_kick(struct cts_engine *e);
 
 /* Tests: called on the engine thread with the logits [vocab] of every position
- * of every request, before sampling. Set before the first admit. */
+ * of every request, before sampling. Set before the first admit. A step then has
+ * at most n_logits_max rows. */
 typedef void (*cts_logits_tap_fn)(void *arg, uint64_t tag, uint32_t pos, const float *logits);
 void cts_engine_tap(struct cts_engine *e, cts_logits_tap_fn fn, void *arg);
 

@@ -77,6 +77,10 @@ int ctsk_download(struct ctsk_stream *s, void *dst, const struct ctsk_buf *src, 
  * (CTS_EGPU, CTS_EGPU_LOST). */
 int ctsk_sync(struct ctsk_stream *s);
 
+/* Limits of the shapes. Every other extent is at most 2^31-1. */
+#define CTSK_HEAD_DIM_MAX 512
+#define CTSK_RANK_MAX     65536
+
 /* y[r,:] = table[ids[r],:].   ids i32 [n_rows], 0 <= id < n_ids (the caller's promise) */
 struct ctsk_embed {
     struct ctsk_ptr y, table, ids;
@@ -100,7 +104,9 @@ struct ctsk_rmsnorm {
 int ctsk_rmsnorm(struct ctsk_stream *s, const struct ctsk_rmsnorm *a);
 
 /* y[r,o] = sum over i of x[r,i] * w[o,i], plus the old y[r,o] where accumulate
- * is set (added after the sum).   w [n_out, n_in] dense; y and x don't overlap */
+ * is set (added after the sum).   w [n_out, n_in] dense; y overlaps neither x nor w.
+ * cpu agrees with ref within (n_in / 4 + 8) * 2^-24 * (sum of |x * w| + |old y|):
+ * each of at least 4 lanes adds n_in / 4 rounded products, then come the lanes. */
 struct ctsk_matmul {
     struct ctsk_ptr x, w, y;
     int64_t         n_rows, n_in, n_out, x_ld, y_ld;
@@ -125,7 +131,8 @@ int ctsk_rope_append(struct ctsk_stream *s, const struct ctsk_rope_append *a);
  * borders of prefill chunks nor neighbours change a bit.
  *   q [n_rows, n_heads * head_dim], stride q_ld; y [n_rows, n_heads * head_dim], dense
  *   seq i32 [n_rows]: row of page_table; page_table i32 [n_seqs, n_pages_max]: page numbers
- *   query head h reads key-value head h / (n_heads / n_kv_heads) */
+ *   query head h reads key-value head h / (n_heads / n_kv_heads)
+ * y does not overlap q. */
 struct ctsk_attention {
     struct ctsk_ptr q, y, pos, seq, page_table, k_pages, v_pages;
     int64_t         n_rows, n_heads, n_kv_heads, head_dim, q_ld, n_pages_max, page_tokens;

@@ -258,8 +258,8 @@ static void check_and_skip_agree_for_every_single_byte_change(void **state)
 
 static void the_cursor_stays_where_it_is_when_the_type_is_wrong(void **state)
 {
-    static const uint8_t INT[] = { 0xd0, 0xf6 }, STR[] = { 0xa1, 'x' };
-    struct cts_mp        i = { INT, INT + 2 }, s = { STR, STR + 2 };
+    static const uint8_t INT[] = { 0xd0, 0xf6 }, STR[] = { 0xa1, 'x' }, BIG[] = { 0xcf, 0x80, 0, 0, 0, 0, 0, 0, 0 };
+    struct cts_mp        i = { INT, INT + 2 }, s = { STR, STR + 2 }, b = { BIG, BIG + 9 };
     struct cts_span      span;
     int64_t              v;
     uint64_t             u;
@@ -276,6 +276,8 @@ static void the_cursor_stays_where_it_is_when_the_type_is_wrong(void **state)
     CHECK(cts_mp_real(&s, &d) == CTS_EARG && cts_mp_int(&s, 0, 1, &v) == CTS_EARG && s.ptr == STR);
     i.ptr = INT;
     CHECK(cts_mp_real(&i, &d) == 0 && d == -10);
+    CHECK(cts_mp_int(&b, INT64_MIN, INT64_MAX, &v) == CTS_EARG); /* 2^63 is no int64 */
+    CHECK(cts_mp_u64(&b, &u) == 0 && u == UINT64_C(1) << 63);
 }
 
 static void find_looks_in_this_map_only(void **state)

@@ -174,6 +174,7 @@ static void sub_take_refuses_a_tail_that_jumps_or_runs_back(void **state)
 
     CHECK(submit(r, 1, "x", 1) == 0);
     CHECK(take(r, &rec) == 1); /* head is 1 now; 0 is behind it */
+    forge(r, (struct cts_sub_record){ .op = CTS_OP_PING, .abi = 1, .seq = 1 }); /* a record that is fine in itself */
     for (int i = 0; i < 4; i++) {
         atomic_store(&r->sub.hdr->tail, TAILS[i]);
         CHECK(take(r, &rec) == CTS_EPROTO);
@@ -313,6 +314,11 @@ static void outr_take_refuses_lengths_that_leave_the_ring(void **state)
     head->len = 64;
     atomic_store(&r->out.hdr->tail, (uint64_t)OUT_BYTES + 32);
     CHECK(cts_outr_take(&r->outr, r->rec, &r->kick) == CTS_EPROTO);
+    r->outr.head = OUT_BYTES - 32; /* a record that would wrap */
+    atomic_store(&r->out.hdr->tail, (uint64_t)OUT_BYTES + 32);
+    ((struct cts_out_record *)(r->out.ring + OUT_BYTES - 32))->len = 64;
+    CHECK(cts_outr_take(&r->outr, r->rec, &r->kick) == CTS_EPROTO);
+    r->outr.head = 0;
     atomic_store(&r->out.hdr->tail, (uint64_t)64);
     CHECK(cts_outr_take(&r->outr, r->rec, &r->kick) == 1);
 }
@@ -340,6 +346,8 @@ static void out_publish_wakes_only_a_sleeper_that_has_enough(void **state)
     ((struct cts_out_record *)r->rec)->flags = CTS_OUTF_LAST;
     CHECK(cts_out_put(&r->out, r->rec, 64) == 0);
     CHECK(cts_out_publish(&r->out) == CTS_WAIT_SOCKET); /* a last record wakes whatever is wanted */
+    CHECK(produce(r, 3, 64) == 0);
+    CHECK(cts_out_publish(&r->out) == 0); /* but only once */
 }
 
 static void the_flags_tell_the_client_when_to_kick(void **state)

@@ -116,7 +116,7 @@ void cts_schedule_join(struct cts_schedule *s, uint32_t idx)
     memmove(s->ready + place + 1, s->ready + place, (s->n_ready - place) * sizeof(*s->ready));
     s->ready[place] = idx;
     s->n_ready++;
-    if (place < s->cursor) s->cursor++;
+    for (int i = 0; i < 2; i++) s->cursor[i] += place < s->cursor[i];
 }
 
 void cts_schedule_leave(struct cts_schedule *s, uint32_t idx)
@@ -126,7 +126,7 @@ void cts_schedule_leave(struct cts_schedule *s, uint32_t idx)
     CTS_ASSERT(place < s->n_ready && s->ready[place] == idx);
     s->n_ready--;
     memmove(s->ready + place, s->ready + place + 1, (s->n_ready - place) * sizeof(*s->ready));
-    if (place < s->cursor) s->cursor--;
+    for (int i = 0; i < 2; i++) s->cursor[i] -= place < s->cursor[i];
 }
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
@@ -134,15 +134,16 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* One pass over the batch from the cursor on: rows for those that are past their
- * prompt, or for those that are not. Returns the first place left out, or n_ready. */
-static uint32_t hand_out(struct cts_schedule *s, const struct cts_engine_request *reqs,
-                         const struct cts_step_limits *limits, int is_decode, struct cts_step_plan *plan)
+/* One pass over the batch: rows for those that are past their prompt, or for
+ * those that are not. Each kind has a cursor of its own: with one for both, the
+ * kind that goes first would choose who of the other is always left out. */
+static void hand_out(struct cts_schedule *s, const struct cts_engine_request *reqs,
+                     const struct cts_step_limits *limits, int is_decode, struct cts_step_plan *plan)
 {
-    uint32_t first_out = s->n_ready;
+    uint32_t first = s->cursor[is_decode] % s->n_ready, first_out = s->n_ready;
 
     for (uint32_t i = 0; i < s->n_ready; i++) {
-        uint32_t        place = (s->cursor + i) % s->n_ready, idx = s->ready[place];
+        uint32_t        place = (first + i) % s->n_ready, idx = s->ready[place];
         struct cts_run *run = &s->runs[idx];
         uint32_t        n_prompt = reqs[idx].n_prompt, n;
         int             gets_token;
@@ -161,20 +162,15 @@ static uint32_t hand_out(struct cts_schedule *s, const struct cts_engine_request
         plan->n_seqs++;
         plan->n_tokens += (uint32_t)gets_token;
     }
-    return first_out;
+    if (first_out < s->n_ready) s->cursor[is_decode] = first_out;
 }
 
 void cts_schedule_plan(struct cts_schedule *s, const struct cts_engine_request *reqs,
                        const struct cts_step_limits *limits, struct cts_step_plan *out)
 {
-    uint32_t out_decode, out_prompt;
-
     *out = (struct cts_step_plan){ 0 };
     for (uint32_t i = 0; i < s->n_ready; i++) s->runs[s->ready[i]].n_step_rows = 0;
     if (s->n_ready == 0) return;
-    s->cursor %= s->n_ready;
-    out_decode = hand_out(s, reqs, limits, 1, out);
-    out_prompt = hand_out(s, reqs, limits, 0, out);
-    if (out_decode < s->n_ready) s->cursor = out_decode;
-    else if (out_prompt < s->n_ready) s->cursor = out_prompt;
+    hand_out(s, reqs, limits, 1, out);
+    hand_out(s, reqs, limits, 0, out);
 }

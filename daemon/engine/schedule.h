@@ -26,7 +26,7 @@ struct cts_schedule {
     uint32_t                  n_waiting;
     uint32_t                 *ready;  /* [n_requests] runs, by key, then index */
     uint32_t                  n_ready;
-    uint32_t                  cursor; /* place in ready at which the next step begins to hand out rows */
+    uint32_t cursor[2]; /* places in ready at which the next step begins to hand out prompt rows and decode rows */
 };
 
 /* What the next step may have at most. */

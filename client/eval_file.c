@@ -14,7 +14,7 @@ static int grow(void *list, uint32_t n, uint32_t *cap, size_t size)
     uint32_t n_new = *cap == 0 ? 64 : 2 * *cap;
 
     if (n < *cap) return 0;
-    bigger = n_new > n ? reallocarray(*at, n_new, size) : NULL;
+    bigger = n_new > n ? realloc(*at, (size_t)n_new * size) : NULL;
     if (bigger == NULL) return -ENOMEM;
     *at = bigger;
     *cap = n_new;
@@ -173,7 +173,7 @@ int cts_questions_open(struct cts_questions *q, const char *path, const struct c
     if (opts->adapters != NULL) rc = add_wanted(q, opts->adapters, err);
     if (rc == 0) rc = read_file(q, path, opts, err);
     if (rc == 0) {
-        qsort(q->list, q->n, sizeof(*q->list), by_round);
+        if (q->n > 0) qsort(q->list, q->n, sizeof(*q->list), by_round);
         rc = check_all_asked(q, path, err);
     }
     if (rc != 0) cts_questions_close(q);

@@ -17,7 +17,7 @@ static int grow(void *list, size_t *cap, size_t need, size_t entry_bytes)
 
     if (need <= *cap) return 0;
     while (n < need) n *= 2;
-    bigger = reallocarray(*at, n, entry_bytes);
+    bigger = realloc(*at, n * entry_bytes); /* the daemon bounds an answer far below an overflow */
     if (bigger == NULL) return -ENOMEM;
     *at = bigger;
     *cap = n;
@@ -46,7 +46,7 @@ static int finish(cts *c, struct cts_answer *a, const struct cts_event *ev)
     static const struct cts_event NOTHING = { .text = "" };
     struct room                   room = { 0, 0 };
 
-    if (ev->type == CTS_EVENT_ERROR) return cts_err_set(&c->err, ev->code, "%s", ev->message);
+    if (ev->type == CTS_EVENT_ERROR) return cts_handle_say(c, ev->code, "%s", ev->message);
     a->finish = ev->finish;
     a->n_prompt = ev->n_prompt;
     return a->text == NULL ? add(a, &room, &NOTHING) : 0; /* an empty answer is a text too */
@@ -78,7 +78,7 @@ int cts_generate(cts *c, const struct cts_request *r, struct cts_answer *answer)
 
     *answer = (struct cts_answer){ .text = NULL };
     if (c->rc != 0) return c->rc;
-    if (c->n_live > 0) return cts_err_set(&c->err, -EBUSY, "other requests of this handle are live");
+    if (c->n_live > 0) return cts_handle_say(c, -EBUSY, "other requests of this handle are live");
     rc = cts_submit(c, r, &request);
     if (rc == 0) rc = follow(c, request, answer);
     if (rc != 0) cts_answer_free(answer);

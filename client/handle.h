@@ -42,7 +42,11 @@ struct cts {
     alignas(8) uint8_t rec[CTS_OUT_RECORD_MAX];     /* the last event's record */
 };
 
-/* End the handle with code (which stays) and a sentence; returns the code. */
+/* Leave a sentence as the last message; returns code. Unlike cts_err_set it adds
+ * no system's words: these sentences say it themselves. */
+int cts_handle_say(cts *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* The same, and it ends the handle: the first such code stays. */
 int cts_handle_fail(cts *c, int code, const char *text);
 
 /* Put one record and show it; kicks the daemon where it sleeps. As cts_subw_put. */

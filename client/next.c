@@ -110,7 +110,7 @@ static int doze(cts *c, uint64_t now_ns, uint64_t deadline_ns)
     if (cts_outr_sleep_begin(&c->outr, CTS_WAIT_FUTEX, 0, &seq)) return 0;
     rc = cts_futex_wait(&c->outr.hdr->wake_seq, seq, left_ns < LOOK_NS ? left_ns : LOOK_NS, 1);
     cts_outr_sleep_end(&c->outr);
-    return rc == -EINTR ? cts_err_set(&c->err, rc, "wait for events") : 0;
+    return rc == -EINTR ? cts_handle_say(c, rc, "a signal ended the wait") : 0;
 }
 
 static int wait_for_more(cts *c, uint64_t deadline_ns)

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -161,7 +162,7 @@ int cts_open(cts **out, const struct cts_options *opts, char *message, size_t me
 {
     static const struct cts_options DEFAULTS = CTS_OPTIONS_INIT;
     const struct cts_options       *o = opts != NULL ? opts : &DEFAULTS;
-    cts                            *c = aligned_alloc(alignof(cts), sizeof(cts));
+    cts                            *c = malloc(sizeof(*c));
     int                             rc;
 
     *out = NULL;
@@ -197,12 +198,20 @@ void cts_close(cts *c)
     free(c);
 }
 
+int cts_handle_say(cts *c, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    c->err.code = code;
+    va_start(ap, fmt);
+    vsnprintf(c->err.text, sizeof(c->err.text), fmt, ap);
+    va_end(ap);
+    return code;
+}
+
 int cts_handle_fail(cts *c, int code, const char *text)
 {
-    if (c->rc == 0) {
-        c->rc = code;
-        (void)cts_err_set(&c->err, code, "%s", text);
-    }
+    if (c->rc == 0) c->rc = cts_handle_say(c, code, "%s", text);
     return c->rc;
 }
 

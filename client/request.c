@@ -149,6 +149,6 @@ int cts_request_encode(const struct cts_request *r, struct cts_buf *out, struct 
     put_options(&w, r);
     if (w.rc == 0) return 0;
     out->len = begin;
-    if (w.rc == -EMSGSIZE) return cts_err_set(err, -EMSGSIZE, "the request has more than %zu bytes", out->max);
+    if (w.rc == -EMSGSIZE) return cts_err_set(err, -EMSGSIZE, "a request of more than %zu bytes", out->max);
     return cts_err_set(err, w.rc, "encode the request");
 }

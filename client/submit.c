@@ -71,8 +71,8 @@ int cts_handle_put(cts *c, struct cts_sub_record *rec, const void *payload, size
     int rc = n <= UINT32_MAX ? cts_subw_put(&c->subw, rec, payload, (uint32_t)n) : -EMSGSIZE;
 
     if (rc == CTS_EPROTO) return cts_handle_fail(c, rc, "ctsd broke the submission ring");
-    if (rc == -EAGAIN) return cts_err_set(&c->err, rc, "the submission ring is full; take events first");
-    if (rc == -EMSGSIZE) return cts_err_set(&c->err, rc, "the request takes %zu bytes, the arena has %u", n, c->subw.arena_bytes);
+    if (rc == -EAGAIN) return cts_handle_say(c, rc, "the submission ring is full; take events first");
+    if (rc == -EMSGSIZE) return cts_handle_say(c, rc, "the request takes %zu bytes, the arena has %u", n, c->subw.arena_bytes);
     if (rc == 0 && cts_subw_publish(&c->subw)) cts_handle_kick(c);
     return rc;
 }
@@ -109,7 +109,7 @@ static int keep(cts *c, struct cts_live *l, const struct cts_request *r)
 
     l->kept.len = 0;
     rc = cts_buf_put(&l->kept, name, strlen(name) + 1);
-    if (rc != 0) return cts_err_set(&c->err, rc, "an adapter's name of %zu bytes", strlen(name));
+    if (rc != 0) return cts_handle_say(c, rc, "an adapter's name of %zu bytes is too long", strlen(name));
     return cts_request_encode(r, &l->kept, &c->err);
 }
 
@@ -136,7 +136,7 @@ int cts_submit(cts *c, const struct cts_request *r, uint64_t *request)
 
     if (c->rc != 0) return c->rc;
     l = take_live(c);
-    if (l == NULL) return cts_err_set(&c->err, -EAGAIN, "%u requests are live, the most that ctsd takes; take events first", c->n_live);
+    if (l == NULL) return cts_handle_say(c, -EAGAIN, "%u requests are live, the most that ctsd takes; take events first", c->n_live);
     l->deadline_ns = deadline_after(r->timeout_ns);
     rc = keep(c, l, r);
     if (rc == 0) rc = look_up(c, r->adapter, l);

@@ -15,8 +15,11 @@ struct cts_tokenizer; /* read-only after open: any number of threads */
 struct cts_encoder;   /* scratch memory of one thread: encoding allocates nothing */
 
 /* Read path (a tokenizer.json). 0 or -errno, CTS_EFORMAT, CTS_EUNSUP. Blocks. */
-int  cts_tokenizer_open(struct cts_tokenizer **out, const char *path, struct cts_err *err);
-void cts_tokenizer_close(struct cts_tokenizer *t);
+int cts_tokenizer_open(struct cts_tokenizer **out, const char *path, struct cts_err *err);
+/* The same from n bytes of JSON; name is the file for messages. Any thread. */
+int  cts_tokenizer_parse(struct cts_tokenizer **out, const void *text, size_t n, const char *name,
+                         struct cts_err *err);
+void cts_tokenizer_close(struct cts_tokenizer *t); /* NULL is fine */
 
 uint32_t cts_tokenizer_n_vocab(const struct cts_tokenizer *t); /* highest id + 1 */
 
@@ -25,11 +28,13 @@ uint32_t cts_tokenizer_n_vocab(const struct cts_tokenizer *t); /* highest id + 1
 int32_t cts_tokenizer_id(const struct cts_tokenizer *t, const char *content);
 
 /* The bytes that a token stands for (not always whole characters), borrowed
- * from t. Empty for special tokens and for ids without a token. Allocates nothing. */
+ * from t. Empty for special tokens and for ids without a token. Any id is fine.
+ * Allocates nothing. */
 struct cts_span cts_tokenizer_piece(const struct cts_tokenizer *t, int32_t id);
 int             cts_tokenizer_is_special(const struct cts_tokenizer *t, int32_t id);
 
-/* An encoder for texts of at most text_bytes_max. 0 or -ENOMEM. */
+/* An encoder for texts of at most text_bytes_max (28 bytes of memory each). 0,
+ * -ENOMEM, or -EINVAL past 2^30. t must outlive it. */
 int  cts_encoder_new(struct cts_encoder **out, const struct cts_tokenizer *t, size_t text_bytes_max);
 void cts_encoder_free(struct cts_encoder *e);
 

@@ -95,7 +95,9 @@ struct ctsk_gather {
 };
 int ctsk_gather(struct ctsk_stream *s, const struct ctsk_gather *a);
 
-/* y[r,c] = x[r,c] * w[c] / sqrt(mean over c of x[r,c]^2 + eps).   w [n_cols]; y dense, may be x when x_ld == n_cols */
+/* y[r,c] = x[r,c] * w[c] / sqrt(mean over c of x[r,c]^2 + eps).   w [n_cols]; y dense, may be x when x_ld == n_cols
+ * cpu agrees with ref within (n_cols / 8 + 12) * 2^-24 * |y|: the sum is off by
+ * (n_cols / 4 + 8) units, which the root halves, and 8 operations round. */
 struct ctsk_rmsnorm {
     struct ctsk_ptr x, w, y;
     int64_t         n_rows, n_cols, x_ld;
@@ -119,7 +121,9 @@ int ctsk_matmul(struct ctsk_stream *s, const struct ctsk_matmul *a);
  *   q [n_rows, n_heads * head_dim], k and v [n_rows, n_kv_heads * head_dim], strides qkv_ld each
  *   cos, sin [n_positions, head_dim / 2]
  *   pos i32 [n_rows]; place i32 [n_rows]: page * page_tokens + index in the page
- *   k_pages, v_pages [n_places, n_kv_heads, head_dim] of one layer */
+ *   k_pages, v_pages [n_places, n_kv_heads, head_dim] of one layer
+ * cpu agrees with ref within 4 * 2^-24 * (|x[i]| + |x[i + d/2]|): two products,
+ * their sum and ref's own result round. */
 struct ctsk_rope_append {
     struct ctsk_ptr q, k, v, cos, sin, pos, place, k_pages, v_pages;
     int64_t         n_rows, n_heads, n_kv_heads, head_dim, qkv_ld;
@@ -132,7 +136,14 @@ int ctsk_rope_append(struct ctsk_stream *s, const struct ctsk_rope_append *a);
  *   q [n_rows, n_heads * head_dim], stride q_ld; y [n_rows, n_heads * head_dim], dense
  *   seq i32 [n_rows]: row of page_table; page_table i32 [n_seqs, n_pages_max]: page numbers
  *   query head h reads key-value head h / (n_heads / n_kv_heads)
- * y does not overlap q. */
+ * y does not overlap q.
+ *
+ * cpu agrees with ref within, where n = pos + 1, u = 2^-24 and p are the weights,
+ *   (2 * e + 2 * n + 32) * u * (sum over positions of p * |v|)
+ *   e = (head_dim / 4 + 16) * (largest scale * sum of |q * k| of the row)
+ * A score, and its distance to the maximum, are off by e units at most, which
+ * weigh above and below the division; n additions make the result; and each of
+ * the n / 16 blocks rounds a shrink factor (4 units) and three products of it. */
 struct ctsk_attention {
     struct ctsk_ptr q, y, pos, seq, page_table, k_pages, v_pages;
     int64_t         n_rows, n_heads, n_kv_heads, head_dim, q_ld, n_pages_max, page_tokens;
@@ -140,7 +151,9 @@ struct ctsk_attention {
 };
 int ctsk_attention(struct ctsk_stream *s, const struct ctsk_attention *a);
 
-/* y[r,c] = silu(gate[r,c]) * up[r,c], silu(z) = z / (1 + exp(-z)).   all dense; y may be gate or up */
+/* y[r,c] = silu(gate[r,c]) * up[r,c], silu(z) = z / (1 + exp(-z)).   all dense; y may be gate or up
+ * cpu agrees with ref within 8 * 2^-24 * |y| + 2^-120 * |up|: 4 units from the
+ * exponential, 4 roundings, and exp(-z) is infinite from z = -88.3 down. */
 struct ctsk_silu_mul {
     struct ctsk_ptr gate, up, y;
     int64_t         n_rows, n_cols;
@@ -171,7 +184,10 @@ struct ctsk_row_part {
 
 /* For every entry p of row_parts, with f = p.factors[module_idx]:
  *   y[p.row,:] += p.weight * f.scale * f.left . (f.sigma . (f.right . x[p.row,:]))
- * scratch f32 [n_parts, 2 * rank_max]; every rank <= rank_max (the caller's promise) */
+ * scratch f32 [n_parts, 2 * rank_max]; every rank <= rank_max (the caller's promise)
+ * cpu agrees with ref within, per part, (n_in / 4 + rank_in / 4 + rank_out / 4 + 32)
+ * * 2^-24 * |weight * scale| * (the product with every factor's absolute value),
+ * plus 2^-24 * |y| after each part: three sums as in the matrix product. */
 struct ctsk_adapt {
     struct ctsk_ptr x, y, row_parts, scratch;
     int64_t         n_rows, n_parts, n_in, n_out, x_ld, y_ld, rank_max;

@@ -2,6 +2,7 @@
 
 #include "tests/check.h"
 
+#include <math.h>
 #include <string.h>
 
 void rig_open(struct rig *g, const char *backend, const char *level, uint32_t n_threads)
@@ -109,4 +110,21 @@ void *rig_alloc(size_t n, size_t bytes)
 
     CHECK(p != NULL);
     return p;
+}
+
+float *rig_guarded(uint64_t seed, size_t n)
+{
+    float *x = rig_noise(seed, n + RIG_GUARD);
+
+    for (size_t i = n; i < n + RIG_GUARD; i++) x[i] = RIG_GUARD_BITS;
+    return x;
+}
+
+void rig_check_close(const struct rig *g, const char *what, const float *got, const float *want,
+                     const double *bound, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        CHECK_MSG(fabs((double)got[i] - want[i]) <= bound[i], "%s, %s, element %zu: %.9g, not %.9g within %.3g\n",
+                  ctsk_describe(g->dev), what, i, (double)got[i], (double)want[i], bound[i]);
+    for (size_t i = n; i < n + RIG_GUARD; i++) CHECK_MSG(got[i] == RIG_GUARD_BITS, "%s: wrote past the end\n", what);
 }

@@ -42,4 +42,15 @@ float *rig_integers(uint64_t seed, size_t n);
 /* calloc that fails the test. */
 void *rig_alloc(size_t n, size_t bytes);
 
+/* y arrays end in this many floats that no op may touch. */
+#define RIG_GUARD      16
+#define RIG_GUARD_BITS 12345.5f
+
+/* rig_noise, RIG_GUARD floats longer, with the guard set. */
+float *rig_guarded(uint64_t seed, size_t n);
+
+/* |got - want| <= bound, element by element, and the guard behind n is intact. */
+void rig_check_close(const struct rig *g, const char *what, const float *got, const float *want,
+                     const double *bound, size_t n);
+
 #endif

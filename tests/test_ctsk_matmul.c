@@ -6,9 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-#define GUARD      16       /* floats behind y that must stay as they are */
-#define GUARD_BITS 12345.5f
-
 struct shape {
     int64_t n_rows, n_in, n_out, x_ld, y_ld;
     int     accumulate;
@@ -33,11 +30,11 @@ static void data_init(struct data *d, const struct shape *s, float *(*fill)(uint
     d->shape = s;
     d->n_x = (size_t)(s->n_rows * s->x_ld);
     d->n_w = (size_t)(s->n_out * s->n_in);
-    d->n_y = (size_t)(s->n_rows * s->y_ld) + GUARD;
+    d->n_y = (size_t)(s->n_rows * s->y_ld) + RIG_GUARD;
     d->x = fill(1, d->n_x);
     d->w = fill(2, d->n_w);
     d->y = fill(3, d->n_y);
-    for (size_t i = d->n_y - GUARD; i < d->n_y; i++) d->y[i] = GUARD_BITS;
+    for (size_t i = d->n_y - RIG_GUARD; i < d->n_y; i++) d->y[i] = RIG_GUARD_BITS;
 }
 
 static void data_deinit(struct data *d)
@@ -51,12 +48,12 @@ static void data_deinit(struct data *d)
 static void multiply(struct rig *g, const struct data *d, int64_t first, int64_t n_rows, float *y)
 {
     const struct shape *s = d->shape;
-    size_t              n_y = (size_t)(n_rows * s->y_ld) + GUARD;
+    size_t              n_y = (size_t)(n_rows * s->y_ld) + RIG_GUARD;
     struct ctsk_matmul  a = { .n_rows = n_rows, .n_in = s->n_in, .n_out = s->n_out, .x_ld = s->x_ld,
                               .y_ld = s->y_ld, .accumulate = s->accumulate };
 
     memcpy(y, d->y + first * s->y_ld, n_y * sizeof(*y));
-    for (size_t i = n_y - GUARD; i < n_y; i++) y[i] = GUARD_BITS;
+    for (size_t i = n_y - RIG_GUARD; i < n_y; i++) y[i] = RIG_GUARD_BITS;
     a.x = rig_put(g, d->x + first * s->x_ld, (size_t)(n_rows * s->x_ld) * sizeof(float));
     a.w = rig_put(g, d->w, d->n_w * sizeof(float));
     a.y = rig_put(g, y, n_y * sizeof(float));
@@ -159,7 +156,7 @@ static void rows_alone(struct rig *g, void *arg)
 {
     struct company *c = arg;
     int64_t         ld = c->d->shape->y_ld;
-    float          *y = rig_alloc((size_t)ld + GUARD, sizeof(float));
+    float          *y = rig_alloc((size_t)ld + RIG_GUARD, sizeof(float));
 
     for (int64_t r = 0; r < 70; r++) {
         multiply(g, c->d, r, 1, y);
@@ -173,7 +170,7 @@ static void rows_in_batches(struct rig *g, void *arg)
 {
     struct company *c = arg;
     int64_t         ld = c->d->shape->y_ld;
-    float          *y = rig_alloc((size_t)(70 * ld) + GUARD, sizeof(float));
+    float          *y = rig_alloc((size_t)(70 * ld) + RIG_GUARD, sizeof(float));
 
     for (int64_t n = 1; n <= 70; n++) {
         int64_t first = 70 - n < 3 ? 70 - n : 3;

@@ -92,8 +92,8 @@ int ctsk_fits_matmul(const struct ctsk_matmul *a)
     return !do_overlap(x, y) && !do_overlap(w, y);
 }
 
-/* What the two ops on heads share. The products can't overflow: each factor
- * is at most 2^31-1 and head_dim far less. */
+/* What the two ops on heads share. Once this holds, n_heads * head_dim can't
+ * overflow: the first is below 2^31. */
 static int are_heads(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim)
 {
     return is_count(n_heads) && is_count(n_kv_heads) && n_heads % n_kv_heads == 0 && head_dim >= 1 &&
@@ -102,24 +102,25 @@ static int are_heads(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim)
 
 int ctsk_fits_rope_append(const struct ctsk_rope_append *a)
 {
-    int64_t kv_cols = a->n_kv_heads * a->head_dim;
+    int64_t q_cols, kv_cols;
 
     if (!are_rows(a->n_rows) || !are_heads(a->n_heads, a->n_kv_heads, a->head_dim)) return 0;
-    if (a->head_dim % 2 != 0 || a->qkv_ld < a->n_heads * a->head_dim) return 0;
+    q_cols = a->n_heads * a->head_dim;
+    kv_cols = a->n_kv_heads * a->head_dim;
+    if (a->head_dim % 2 != 0 || a->qkv_ld < q_cols) return 0;
     if (a->n_rows == 0) return 1;
     return is_place(a->cos) && is_place(a->sin) && is_place(a->pos) && is_place(a->place) &&
-           is_place(a->k_pages) && is_place(a->v_pages) &&
-           is_block(a->q, a->n_rows, a->n_heads * a->head_dim, a->qkv_ld) &&
+           is_place(a->k_pages) && is_place(a->v_pages) && is_block(a->q, a->n_rows, q_cols, a->qkv_ld) &&
            is_block(a->k, a->n_rows, kv_cols, a->qkv_ld) && is_block(a->v, a->n_rows, kv_cols, a->qkv_ld);
 }
 
 int ctsk_fits_attention(const struct ctsk_attention *a)
 {
-    int64_t      n_cols = a->n_heads * a->head_dim;
-    struct block q = { a->q, a->n_rows, n_cols, a->q_ld }, y = { a->y, a->n_rows, n_cols, n_cols };
+    struct block q = { a->q, a->n_rows, 0, a->q_ld }, y = { a->y, a->n_rows, 0, 0 };
 
     if (!are_rows(a->n_rows) || !are_heads(a->n_heads, a->n_kv_heads, a->head_dim)) return 0;
-    if (a->q_ld < n_cols || !is_count(a->n_pages_max) || !is_count(a->page_tokens)) return 0;
+    q.n_cols = y.n_cols = y.ld = a->n_heads * a->head_dim;
+    if (a->q_ld < q.n_cols || !is_count(a->n_pages_max) || !is_count(a->page_tokens)) return 0;
     if (a->n_rows == 0) return 1;
     if (!is_place(a->pos) || !is_place(a->seq) || !is_place(a->page_table) || !is_place(a->k_pages) ||
         !is_place(a->v_pages))

@@ -92,7 +92,8 @@ static void print_options(const struct ctsctl_option *list, const struct ctsctl_
         char left[40];
 
         if (has_option(hidden_by, list->name)) continue;
-        snprintf(left, sizeof(left), "--%s%s%s", list->name, list->arg != NULL ? " " : "", list->arg != NULL ? list->arg : "");
+        snprintf(left, sizeof(left), "%s--%s%s%s", strcmp(list->name, "help") == 0 ? "-h, " : "", list->name,
+                 list->arg != NULL ? " " : "", list->arg != NULL ? list->arg : "");
         printf("  %-18s  %s\n", left, list->text);
     }
 }

@@ -22,3 +22,6 @@ bin_PROGRAMS += ctsctl
 ctsctl_SOURCES = %D%/ctsctl.h %D%/ctsctl.c %D%/ctsctl_out.c %D%/ctsctl_admin.c %D%/ctsctl_run.c %D%/ctsctl_eval.c \
     %D%/eval_file.h %D%/eval_file.c
 ctsctl_LDADD = libctsclient.la libctsfile.la libctsbase.la -lm
+
+bashcompletiondir = $(datadir)/bash-completion/completions
+dist_bashcompletion_DATA = contrib/completions/ctsctl.bash

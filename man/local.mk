@@ -1,2 +1,3 @@
 # dist_man_MANS += %D%/...
 dist_man_MANS += %D%/cts-collection.5
+dist_man_MANS += %D%/libcts.3 %D%/ctsctl.1

@@ -1,11 +1,12 @@
 #include "common/json.h"
 
+#include "common/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 int cts_json_parse(const void *text, size_t n, const char *what, json_t **out, struct cts_err *err)
@@ -13,6 +14,8 @@ int cts_json_parse(const void *text, size_t n, const char *what, json_t **out, s
     json_error_t je;
     json_t      *doc = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
 
+    /* jansson has no words for it when it is out of memory before the first token. */
+    if (doc == NULL && je.text[0] == '\0') return cts_err_set(err, -ENOMEM, "%s", what);
     if (doc == NULL) return cts_err_set(err, CTS_EFORMAT, "%s: line %d: %s", what, je.line, je.text);
     if (!json_is_object(doc)) {
         json_decref(doc);
@@ -22,48 +25,11 @@ int cts_json_parse(const void *text, size_t n, const char *what, json_t **out, s
     return 0;
 }
 
-/* The whole file, at most max_bytes, in new memory of *n bytes. */
-static int read_file(const char *path, size_t max_bytes, char **out, size_t *n, struct cts_err *err)
-{
-    struct stat st;
-    char       *text;
-    size_t      have = 0;
-    int         fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
-
-    if (fd < 0) return cts_err_set(err, -errno, "open '%s'", path);
-    if (fstat(fd, &st) < 0) rc = cts_err_set(err, -errno, "stat '%s'", path);
-    else if (!S_ISREG(st.st_mode)) rc = cts_err_set(err, CTS_EFORMAT, "'%s' is not a regular file", path);
-    else if ((uint64_t)st.st_size > max_bytes)
-        rc = cts_err_set(err, -EFBIG, "'%s' has %lld bytes, at most %zu are read", path, (long long)st.st_size, max_bytes);
-    if (rc < 0) goto out;
-    text = malloc((size_t)st.st_size + 1);
-    if (text == NULL) {
-        rc = cts_err_set(err, -ENOMEM, "read '%s'", path);
-        goto out;
-    }
-    while (have < (size_t)st.st_size) {
-        ssize_t got = read(fd, text + have, (size_t)st.st_size - have);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) break;
-        have += (size_t)got;
-    }
-    if (have < (size_t)st.st_size) {
-        rc = cts_err_set(err, -EIO, "read '%s': %zu of %lld bytes", path, have, (long long)st.st_size);
-        free(text);
-        goto out;
-    }
-    *out = text;
-    *n = have;
-out:
-    close(fd);
-    return rc;
-}
-
 int cts_json_load(const char *path, size_t max_bytes, json_t **out, struct cts_err *err)
 {
     char  *text = NULL;
     size_t n = 0;
-    int    rc = read_file(path, max_bytes, &text, &n, err);
+    int    rc = cts_file_read(path, max_bytes, &text, &n, err);
 
     if (rc < 0) return rc;
     rc = cts_json_parse(text, n, path, out, err);

@@ -6,6 +6,6 @@ libctsbase_la_SOURCES = \
     %D%/span.h %D%/buf.h %D%/buf.c %D%/utf8.h %D%/utf8.c %D%/wait.h %D%/wait.c \
     %D%/spsc.h %D%/spsc.c %D%/progress.h %D%/progress.c
 libctsfile_la_SOURCES = \
-    %D%/json.h %D%/json.c %D%/hash.h %D%/hash.c %D%/dtype.h %D%/dtype.c \
+    %D%/file.h %D%/file.c %D%/json.h %D%/json.c %D%/hash.h %D%/hash.c %D%/dtype.h %D%/dtype.c \
     %D%/safetensors.h %D%/safetensors.c
 libctsfile_la_LIBADD = libctsbase.la $(JANSSON_LIBS) $(SODIUM_LIBS) $(XXHASH_LIBS)

@@ -4,3 +4,4 @@ libctsd_la_SOURCES += %D%/model_config.c
 libctsd_la_SOURCES += %D%/peft.c %D%/peft_config.h %D%/peft_config.c
 libctsd_la_SOURCES += %D%/tokenizer.c %D%/tokenizer_file.c %D%/tokenizer_impl.h %D%/bpe.h %D%/bpe.c %D%/pretok.h %D%/pretok.c \
     %D%/unicode_table.h %D%/unicode_table.c
+libctsd_la_SOURCES += %D%/chat_template.c

@@ -12,7 +12,9 @@
 
 struct cts_encoder {
     const struct cts_tokenizer *t;
-    struct cts_bpe_scratch      scratch;
+    size_t                      text_bytes_max;
+    struct cts_bpe_scratch      scratch; /* for text_bytes_max and the spare bytes, as joined */
+    uint8_t                    *joined;  /* the parts of cts_encode_parts one after another */
 };
 
 /* ---- tables ---- */
@@ -176,14 +178,18 @@ int cts_tokenizer_is_special(const struct cts_tokenizer *t, int32_t id)
 
 int cts_encoder_new(struct cts_encoder **out, const struct cts_tokenizer *t, size_t text_bytes_max)
 {
-    struct cts_encoder *e = calloc(1, sizeof(*e));
+    struct cts_encoder *e;
     int                 rc;
 
+    if (text_bytes_max > CTS_BPE_WORD_BYTES_MAX - CTS_ENCODER_SPARE_BYTES) return -EINVAL;
+    e = calloc(1, sizeof(*e));
     if (e == NULL) return -ENOMEM;
     e->t = t;
-    rc = cts_bpe_scratch_init(&e->scratch, text_bytes_max);
+    e->text_bytes_max = text_bytes_max;
+    e->joined = malloc(text_bytes_max + CTS_ENCODER_SPARE_BYTES);
+    rc = e->joined != NULL ? cts_bpe_scratch_init(&e->scratch, text_bytes_max + CTS_ENCODER_SPARE_BYTES) : -ENOMEM;
     if (rc < 0) {
-        free(e);
+        cts_encoder_free(e);
         return rc;
     }
     *out = e;
@@ -194,6 +200,7 @@ void cts_encoder_free(struct cts_encoder *e)
 {
     if (e == NULL) return;
     cts_bpe_scratch_deinit(&e->scratch);
+    free(e->joined);
     free(e);
 }
 
@@ -232,7 +239,7 @@ int64_t cts_encode(struct cts_encoder *e, const char *text, size_t n, int parse_
     size_t         from = 0, n_ids = 0, len = 0;
     int64_t        got;
 
-    if (n > e->scratch.n_bytes_max) return -EMSGSIZE;
+    if (n > e->text_bytes_max) return -EMSGSIZE;
     if (!cts_utf8_is_valid(s, n)) return -EILSEQ;
     for (size_t at = 0; parse_special && at < n;) {
         int32_t id = e->t->begins_added[s[at]] ? match_added(e->t, s + at, n - at, &len) : -1;
@@ -250,4 +257,18 @@ int64_t cts_encode(struct cts_encoder *e, const char *text, size_t n, int parse_
     }
     got = encode_plain(e, s + from, n - from, ids + n_ids, cap - n_ids);
     return got < 0 ? got : (int64_t)n_ids + got;
+}
+
+int64_t cts_encode_parts(struct cts_encoder *e, const struct cts_span *parts, size_t n_parts, int32_t *ids,
+                         size_t cap)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_parts; i++) {
+        if (parts[i].len > e->text_bytes_max + CTS_ENCODER_SPARE_BYTES - n) return -EMSGSIZE;
+        if (parts[i].len > 0) memcpy(e->joined + n, parts[i].ptr, parts[i].len);
+        n += parts[i].len;
+    }
+    if (!cts_utf8_is_valid(e->joined, n)) return -EILSEQ;
+    return encode_plain(e, e->joined, n, ids, cap);
 }

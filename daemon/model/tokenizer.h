@@ -33,7 +33,7 @@ int32_t cts_tokenizer_id(const struct cts_tokenizer *t, const char *content);
 struct cts_span cts_tokenizer_piece(const struct cts_tokenizer *t, int32_t id);
 int             cts_tokenizer_is_special(const struct cts_tokenizer *t, int32_t id);
 
-/* An encoder for texts of at most text_bytes_max (28 bytes of memory each). 0,
+/* An encoder for texts of at most text_bytes_max (29 bytes of memory each). 0,
  * -ENOMEM, or -EINVAL past 2^30. t must outlive it. */
 int  cts_encoder_new(struct cts_encoder **out, const struct cts_tokenizer *t, size_t text_bytes_max);
 void cts_encoder_free(struct cts_encoder *e);
@@ -43,5 +43,12 @@ void cts_encoder_free(struct cts_encoder *e);
  * without, they are plain text (a chat message). Adds no BOS.
  * -EILSEQ: not UTF-8; -EMSGSIZE: more than text_bytes_max bytes or cap ids. */
 int64_t cts_encode(struct cts_encoder *e, const char *text, size_t n, int parse_special, int32_t *ids, size_t cap);
+
+/* The same for a text that lies in parts, as plain text: what a template puts
+ * together is cut into words as one. The parts may have CTS_ENCODER_SPARE_BYTES
+ * more than text_bytes_max in all. */
+#define CTS_ENCODER_SPARE_BYTES 64
+int64_t cts_encode_parts(struct cts_encoder *e, const struct cts_span *parts, size_t n_parts, int32_t *ids,
+                         size_t cap);
 
 #endif

@@ -9,3 +9,21 @@ golden_sources = tests/golden_rows.h tests/golden_rows.c
 check_PROGRAMS += tests/test_forward
 tests_test_forward_SOURCES = tests/test_forward.c $(golden_sources)
 tests_test_forward_LDADD = $(tests_ldadd)
+
+rig_sources = tests/engine_rig.h tests/engine_rig.c $(golden_sources)
+check_PROGRAMS += tests/test_golden
+tests_test_golden_SOURCES = tests/test_golden.c $(rig_sources)
+tests_test_golden_LDADD = $(tests_ldadd)
+
+lossless_sources = tests/lossless.h tests/lossless.c
+check_PROGRAMS += tests/test_teeth
+tests_test_teeth_SOURCES = tests/test_teeth.c $(rig_sources) $(lossless_sources)
+tests_test_teeth_LDADD = $(tests_ldadd)
+
+check_PROGRAMS += tests/test_batch_invariance
+tests_test_batch_invariance_SOURCES = tests/test_batch_invariance.c $(rig_sources) $(lossless_sources)
+tests_test_batch_invariance_LDADD = $(tests_ldadd)
+
+check_PROGRAMS += tests/test_engine
+tests_test_engine_SOURCES = tests/test_engine.c $(rig_sources)
+tests_test_engine_LDADD = $(tests_ldadd)

@@ -44,20 +44,9 @@ static uint64_t place_bytes(const struct cts_model_config *c, uint32_t rank_max)
     return sum * c->n_layers;
 }
 
-static int by_module(const void *key, const void *elem)
-{
-    const struct cts_basis *a = key, *b = elem;
-
-    if (a->cluster != b->cluster) return a->cluster < b->cluster ? -1 : 1;
-    if (a->layer != b->layer) return a->layer < b->layer ? -1 : 1;
-    return a->linear < b->linear ? -1 : a->linear > b->linear;
-}
-
 static const struct cts_basis *find_basis(const struct cts_collection *c, const struct cts_slot_part *p)
 {
-    struct cts_basis key = { .cluster = p->cluster, .layer = p->layer, .linear = p->linear };
-
-    return bsearch(&key, c->bases, c->n_bases, sizeof(*c->bases), by_module);
+    return cts_collection_basis(c, p->cluster, p->layer, p->linear);
 }
 
 static int is_module(const struct cts_model_config *m, uint32_t layer, uint32_t linear, uint32_t n_out, uint32_t n_in)

@@ -77,6 +77,7 @@ struct cts_collection_entry {
     const char     *name;
     struct cts_slot slot; /* generation is set by the writer */
     double          error_mean, error_energy;
+    uint64_t        class_bytes; /* of its slot: set by the writer */
 };
 
 /* A collection that is to be written. All memory is the caller's. */

@@ -237,7 +237,7 @@ static void pack_adapter(struct commit *k, uint32_t i, uint32_t slot_idx, void *
     a->cluster = CTS_CLUSTER_NONE;
     for (uint32_t p = 0; p < e->slot.n_parts; p++)
         if (e->slot.parts[p].kind == CTS_PART_SIGMA) a->cluster = e->slot.parts[p].cluster;
-    a->class_bytes = l->class_bytes;
+    a->class_bytes = e->class_bytes = l->class_bytes;
     a->slot_idx = slot_idx;
     a->error_mean = e->error_mean;
     a->error_energy = e->error_energy;

@@ -46,6 +46,7 @@ struct peer {
     uint32_t           number, generation; /* the answer to resolve */
     int                resolve_code; /* 0, or the error that resolve gives */
     _Atomic uint32_t   n_resolved;
+    _Atomic int        is_over; /* an act that waits for the client waits no longer */
     struct cts_segment sub_segment, out_segment;
     struct cts_sub     sub;
     struct cts_out     out;
@@ -73,7 +74,8 @@ void peer_show(struct peer *p);
 /* Hang up: control socket and wake socket, as at a daemon's death. */
 void peer_die(struct peer *p);
 
-/* Run act(p) in a thread as soon as the client says that it goes to sleep. */
+/* Run act(p) in a thread as soon as the client says that it goes to sleep. Join
+ * ends the wait where it never did. */
 struct peer_act {
     struct peer *peer;
     void       (*act)(struct peer *p);

@@ -433,20 +433,20 @@ static void collection_open_and_read_survive_failure_of_every_allocation(void **
 
     (void)state;
     for (i = 0; i < 500; i++) {
-        fault_after = i;
+        fault_after(i);
         rc = cts_collection_open(&c, dir, NULL);
         if (rc == 0) break;
         CHECK_MSG(rc == -ENOMEM, "allocation %d: %d\n", i, rc);
     }
-    fault_after = -1;
+    fault_after(-1);
     CHECK_MSG(i > 10 && i < 500, "%d allocations\n", i);
     for (i = 0; i < 10; i++) {
-        fault_after = i;
+        fault_after(i);
         rc = cts_collection_read(&c, 0, &s, NULL);
         if (rc == 0) break;
         CHECK(rc == -ENOMEM);
     }
-    fault_after = -1;
+    fault_after(-1);
     CHECK(i == 3); /* the slot, its parts, their values */
     cts_slot_free(&s);
     cts_collection_close(&c);
@@ -461,13 +461,13 @@ static void writer_leaves_nothing_when_an_allocation_fails(void **state)
     snprintf(other, sizeof(other), "%s/other", top);
     snprintf(hidden, sizeof(hidden), "%s/.other.new", top);
     for (i = 0; i < 500; i++) {
-        fault_after = i;
+        fault_after(i);
         rc = tiny_write(other, &tiny.n, 0, &(struct cts_collection_bytes){ 0 }, NULL);
         if (rc == 0) break;
         CHECK_MSG(rc == -ENOMEM, "allocation %d: %d\n", i, rc);
         CHECK(access(other, F_OK) < 0 && access(hidden, F_OK) < 0);
     }
-    fault_after = -1;
+    fault_after(-1);
     CHECK_MSG(i >= 10 && i < 500, "%d allocations\n", i);
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/err.h"
 #include "tests/check.h"
+#include "tests/fault.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -14,7 +15,7 @@ static void answer_two_tokens(struct peer *p)
     static const float    logprobs[] = { -0.25f, -0.5f };
     struct cts_sub_record rec;
 
-    while (peer_take(p, &rec) == 0) sched_yield();
+    while (peer_take(p, &rec) == 0 || rec.op != CTS_OP_GENERATE) sched_yield(); /* past CANCELs of the round before */
     peer_accept(p, rec.req_id);
     peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS, .req_id = rec.req_id, .n_tokens = 2, .ids = ids, .logprobs = logprobs,
                                         .text = "two", .text_len = 3 });
@@ -58,6 +59,8 @@ static int teardown(void **state)
     return 0;
 }
 
+static int64_t fault_act = -1; /* of cts_generate alone, not of the thread's start */
+
 static int generate(void (*act)(struct peer *), struct cts_answer *answer)
 {
     struct cts_request r = CTS_REQUEST_INIT;
@@ -66,7 +69,9 @@ static int generate(void (*act)(struct peer *), struct cts_answer *answer)
 
     r.prompt = "x";
     peer_when_asleep(p, &a, act);
+    fault_after(fault_act);
     rc = cts_generate(c, &r, answer);
+    fault_after(-1);
     peer_act_join(&a);
     return rc;
 }
@@ -131,6 +136,26 @@ static void generate_ends_when_the_daemon_dies(void **state)
     CHECK(a.text == NULL);
 }
 
+static void generate_survives_failure_of_every_allocation(void **state)
+{
+    struct cts_answer a;
+    int64_t           n_before = fault_n_live();
+    int               rc = -1, n_failed = 0;
+
+    (void)state;
+    for (int i = 0; i < 32; i++) {
+        fault_act = i;
+        rc = generate(answer_two_tokens, &a);
+        CHECK(rc == -ENOMEM || rc == 0);
+        CHECK((a.text != NULL) == (rc == 0));
+        n_failed += rc != 0;
+        cts_answer_free(&a);
+    }
+    fault_act = -1;
+    CHECK(rc == 0 && n_failed > 3 && n_failed < 16);
+    CHECK(fault_n_live() <= n_before + 1); /* the prompt's buffer is kept for the next request */
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -141,6 +166,7 @@ int main(void)
         TEST(generate_hands_back_the_daemons_refusal_and_nothing_else),
         TEST(generate_wants_the_handle_for_itself),
         TEST(generate_ends_when_the_daemon_dies),
+        TEST(generate_survives_failure_of_every_allocation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

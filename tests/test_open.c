@@ -2,6 +2,7 @@
 
 #include "common/err.h"
 #include "tests/check.h"
+#include "tests/fault.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -78,6 +79,31 @@ static void open_refuses_each_lie_by_its_code_and_leaks_no_descriptor(void **sta
         peer_stop(p);
         CHECK_MSG(n_fds() == n_before, "lie %d: %d descriptors, before %d\n", lie, n_fds(), n_before);
     }
+}
+
+static void open_survives_failure_of_every_allocation(void **state)
+{
+    int          n_before = n_fds(), rc, i;
+    struct peer *p = peer_start(LIE_NONE);
+    int64_t      n_live = fault_n_live();
+    char         message[512];
+    cts         *c;
+
+    (void)state;
+    for (i = 0; i < 64; i++) {
+        fault_after(i);
+        rc = open_at(p, &c, message);
+        if (rc == 0) break; /* no allocation was left to fail */
+        fault_after(-1);
+        CHECK_MSG(rc == -ENOMEM, "%d: %s\n", rc, message);
+        CHECK(c == NULL);
+    }
+    fault_after(-1);
+    CHECK(i > 3 && i < 64);
+    cts_close(c);
+    CHECK(fault_n_live() == n_live);
+    peer_stop(p);
+    CHECK_MSG(n_fds() == n_before, "%d descriptors, before %d\n", n_fds(), n_before);
 }
 
 static void open_names_both_versions(void **state)
@@ -176,6 +202,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(open_gives_a_handle_and_close_gives_everything_back),
         cmocka_unit_test(open_refuses_each_lie_by_its_code_and_leaks_no_descriptor),
+        cmocka_unit_test(open_survives_failure_of_every_allocation),
         cmocka_unit_test(open_names_both_versions),
         cmocka_unit_test(open_without_a_daemon_names_the_socket),
         cmocka_unit_test(open_takes_the_socket_from_the_environment),

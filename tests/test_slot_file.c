@@ -223,12 +223,12 @@ static void slot_unpack_survives_failure_of_every_allocation(void **state)
     (void)state;
     make_slot(11);
     for (i = 0; i < 8; i++) {
-        fault_after = i;
+        fault_after(i);
         int rc = unpack(11, NULL);
         if (rc == 0) break;
         CHECK(rc == -ENOMEM);
     }
-    fault_after = -1;
+    fault_after(-1);
     CHECK(i == 2); /* the parts and their values */
 }
 

@@ -3,6 +3,7 @@
 #include "common/err.h"
 #include "proto/ctl_msg.h"
 #include "tests/check.h"
+#include "tests/fault.h"
 
 #include <errno.h>
 #include <string.h>
@@ -287,6 +288,33 @@ static void submit_survives_a_daemon_whose_head_runs_wild(void **state)
     CHECK(cts_cancel(c, id) == CTS_ERROR_PROTOCOL);
 }
 
+static void submit_survives_failure_of_every_allocation(void **state)
+{
+    static char           prompt[20000];
+    struct cts_sub_record rec;
+    struct cts_event      ev;
+    char                  name[32];
+    uint64_t              id = 0;
+    int                   rc, n_failed = 0;
+
+    (void)state;
+    memset(prompt, 'p', sizeof(prompt) - 1);
+    for (int i = 0; i < 32; i++) {
+        snprintf(name, sizeof(name), "n%d", i); /* a new one each time, so that it is asked for and remembered */
+        fault_after(i);
+        rc = submit(name, prompt, &id);
+        fault_after(-1);
+        CHECK(rc == 0 || rc == -ENOMEM);
+        n_failed += rc != 0;
+        if (rc != 0) continue;
+        CHECK(peer_take(p, &rec) == 1);
+        CHECK(prompt_is(rec.pay_len, prompt));
+        peer_done(p, id, 0);
+        CHECK(cts_next(c, &ev, 0) == 1);
+    }
+    CHECK(rc == 0 && n_failed > 1 && n_failed < 16);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -306,6 +334,7 @@ int main(void)
         TEST(cancelled_request_is_not_submitted_again),
         TEST(cancel_is_sent_once_and_forgives_old_names),
         TEST(submit_survives_a_daemon_whose_head_runs_wild),
+        TEST(submit_survives_failure_of_every_allocation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -230,7 +230,7 @@ static void chat_template_is_found_where_it_lies(void **state)
 
 static void chat_needs_the_control_tokens_of_its_template(void **state)
 {
-    struct cts_tokenizer    *t2;
+    struct cts_tokenizer    *t2 = NULL;
     struct cts_chat_template c;
     struct cts_err           err = { 0 };
     char                     path[512], *text;

@@ -144,8 +144,8 @@ static void peft_accepts_keys_that_change_nothing(void **state)
         "{\"auto_mapping\":{\"a\":1},\"peft_version\":\"0.21.2\",\"revision\":\"main\",\"lora_dropout\":0.1}",
         "{\"megatron_core\":\"megatron.core\",\"qalora_group_size\":16,\"loftq_config\":{\"bits\":4}}",
         "{\"new_null\":null,\"new_false\":false,\"new_list\":[],\"new_object\":{},\"new_text\":\"\"}",
-        "{\"modules_to_save\":[],\"use_dora\":false,\"target_parameters\":null,\"task_type\":null,\"bias\":"
-        "null}",
+        "{\"modules_to_save\":[],\"use_dora\":false,\"target_parameters\":null,\"task_type\":null}",
+        "{\"bias\":null,\"layer_replication\":[]}",
         "{\"init_lora_weights\":\"gaussian\"}",
         "{\"init_lora_weights\":\"Orthogonal\"}",
         "{\"init_lora_weights\":false,\"target_modules\":\"all-linear\",\"layers_to_transform\":[0,1]}",

@@ -61,22 +61,48 @@ static void add_adapter(struct ctsctl_table *table, const json_t *a)
     ctsctl_table_addf(table, "%.12s", digest != NULL ? digest : "-");
 }
 
+/* The daemon answers in parts where a list is long: all of them, in one. */
+static int list_adapters(struct ctsctl *t, json_t *all)
+{
+    uint64_t from = 0;
+
+    for (;;) {
+        struct cts_mpw *w;
+        struct cts_mp   result, v;
+        json_t         *doc;
+        int             rc = ctsctl_connect(t);
+
+        if (rc != 0) return rc;
+        w = cts_conn_begin(&t->conn, "ls", from > 0);
+        if (from > 0) {
+            cts_mpw_str(w, "from");
+            cts_mpw_u64(w, from);
+        }
+        rc = ctsctl_finish(t, &result);
+        if (rc != 0) return rc;
+        v = result;
+        doc = ctsctl_json(&v);
+        rc = json_array_extend(all, json_object_get(doc, "adapters"));
+        json_decref(doc);
+        if (rc != 0) return ctsctl_fail(t, CTS_EPROTO, "the daemon's answer has no list of adapters");
+        if (!cts_mp_find(result, "next", &v)) return 0;
+        rc = cts_mp_u64(&v, &from);
+        if (rc != 0 || from == 0) return ctsctl_fail(t, CTS_EPROTO, "the daemon's list of adapters has no end");
+    }
+}
+
 int ctsctl_ls(struct ctsctl *t)
 {
     static const char *const HEADS[] = { "NAME", "KIND", "NUMBER", "LIVE", "DIGEST" };
     struct ctsctl_table      table = { .heads = HEADS, .n_cols = 5 };
-    struct cts_mp            result;
-    json_t                  *doc, *list;
-    int                      rc = ctsctl_call(t, "ls", &result);
+    json_t                  *list = json_array();
+    int                      rc = list_adapters(t, list);
 
-    if (rc != 0) return rc;
-    doc = ctsctl_json(&result);
-    if (t->is_json || doc == NULL) return ctsctl_print_json(t, doc);
-    list = json_object_get(doc, "adapters");
-    for (size_t i = 0; i < json_array_size(list); i++) add_adapter(&table, json_array_get(list, i));
-    rc = ctsctl_table_end(&table);
-    json_decref(doc);
-    return rc == 0 ? CTSCTL_OK : ctsctl_fail(t, rc, "print the table");
+    if (rc == 0 && t->is_json) return ctsctl_print_json(t, json_pack("{s:o}", "adapters", list));
+    for (size_t i = 0; rc == 0 && i < json_array_size(list); i++) add_adapter(&table, json_array_get(list, i));
+    if (rc == 0 && ctsctl_table_end(&table) != 0) rc = ctsctl_fail(t, -ENOMEM, "print the table");
+    json_decref(list);
+    return rc;
 }
 
 static void put_str(struct cts_mpw *w, const char *key, const char *value)

@@ -151,7 +151,7 @@ static int ask_all(struct eval *e)
         rc = fill(e);
         if (rc != 0) break;
         got = cts_next(e->c, &ev, e->retry_ns != 0 ? 10000000u : UINT64_MAX);
-        if (got < 0) rc = ctsctl_fail(e->ctl, got, "%s", cts_last_message(e->c));
+        if (got < 0 && got != -EINTR) rc = ctsctl_fail(e->ctl, got, "%s", cts_last_message(e->c));
         else if (got > 0) rc = take_event(e, &ev);
         snprintf(note, sizeof(note), "%u right", e->n_right);
         cts_progress_update(&p, e->n_done, note);
@@ -277,14 +277,21 @@ static json_t *report_json(const struct eval *e)
     return doc;
 }
 
+static int is_stdout(const struct ctsctl *t)
+{
+    const char *path = ctsctl_value(t, "json");
+
+    return path != NULL && (path[0] == '\0' || strcmp(path, "-") == 0);
+}
+
 static int report(struct eval *e)
 {
     const char    *path = ctsctl_value(e->ctl, "json");
     struct cts_err err = { 0 };
     json_t        *doc;
-    int            rc = 0, is_stdout = path != NULL && (path[0] == '\0' || strcmp(path, "-") == 0);
+    int            rc = 0;
 
-    if (is_stdout) return ctsctl_print_json(e->ctl, report_json(e));
+    if (e->ctl->is_json) return ctsctl_print_json(e->ctl, report_json(e));
     if (e->is_table) rc = print_answers(e);
     if (rc != 0) return rc;
     print_summary(e);
@@ -369,6 +376,7 @@ int ctsctl_eval(struct ctsctl *t)
         ctsctl_int(t, "concurrency", 1, CONCURRENCY_MAX, &concurrency) < 0 ||
         ctsctl_int(t, "max-tokens", 1, INT32_MAX, &max_tokens) < 0)
         return CTSCTL_USAGE;
+    t->is_json = is_stdout(t); /* --json FILE writes there, and errors are for a person */
     o.n_per_adapter_max = (uint32_t)n_limit;
     o.n_prompts_max = (uint32_t)n_prompts;
     e.max_tokens = (uint32_t)max_tokens;

@@ -148,12 +148,12 @@ static int follow(struct ctsctl *t, cts *c, uint64_t request, const struct cts_r
         struct cts_event ev;
         int              rc = cts_next(c, &ev, POLL_NS);
 
-        if (rc < 0) return ctsctl_fail(t, rc, "%s", cts_last_message(c));
+        if (rc < 0 && rc != -EINTR) return ctsctl_fail(t, rc, "%s", cts_last_message(c));
         if (is_interrupted && !was_interrupted) {
             was_interrupted = 1;
             (void)cts_cancel(c, request); /* a full ring: the last event comes by itself, later */
         }
-        if (rc == 0) continue;
+        if (rc <= 0) continue;
         if (ev.is_last) {
             rc = finish(t, r, who, a, &ev);
             return was_interrupted ? CTSCTL_INTERRUPTED : rc;

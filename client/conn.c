@@ -22,7 +22,7 @@ const char *cts_conn_path(const char *path)
     const char *env = getenv("CTS_SOCKET");
 
     if (path != NULL && path[0] != '\0') return path;
-    return env != NULL && env[0] != '\0' ? env : CTS_RUNSTATEDIR "/cts/control.sock";
+    return env != NULL && env[0] != '\0' ? env : CTS_CTL_SOCKET;
 }
 
 int cts_conn_code(struct cts_span name)

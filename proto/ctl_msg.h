@@ -38,6 +38,7 @@
 
 #define CTS_CTL_MAJOR 1
 #define CTS_CTL_MINOR 0
+#define CTS_CTL_SOCKET CTS_RUNSTATEDIR "/ctsd/control.sock" /* where nothing else is said; CTS_RUNSTATEDIR comes from the build */
 #define CTS_CTL_MESSAGE_MAX (4u << 20) /* bytes of a frame without its length */
 
 #define CTS_GEN_STOP_MAX        8

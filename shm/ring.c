@@ -170,6 +170,11 @@ int cts_out_look(struct cts_out *o)
     return 0;
 }
 
+int cts_out_has_moved(const struct cts_out *o)
+{
+    return atomic_load_explicit(&o->sub->out_head, memory_order_seq_cst) != o->head_seen;
+}
+
 uint64_t cts_out_room(const struct cts_out *o)
 {
     uint64_t used = o->tail - o->head_seen;
@@ -206,6 +211,7 @@ int cts_out_put(struct cts_out *o, const void *rec, uint32_t bytes)
     off = (uint32_t)o->tail & (o->out_bytes - 1);
     store_words(o->ring + off, rec, bytes);
     o->tail += bytes;
+    o->n_records++;
     if (((const struct cts_out_record *)rec)->flags & CTS_OUTF_LAST) o->has_last = 1;
     return 0;
 }
@@ -218,6 +224,7 @@ uint32_t cts_out_publish(struct cts_out *o)
     if (atomic_load_explicit(&o->hdr->tail, memory_order_relaxed) == o->tail) return 0;
     /* seq_cst, then out_wait: pairs with cts_outr_sleep_begin's store of out_wait
      * and load of tail. One of the two sees the other. */
+    atomic_store_explicit(&o->hdr->n_records, o->n_records, memory_order_relaxed);
     atomic_store_explicit(&o->hdr->tail, o->tail, memory_order_seq_cst);
     o->has_last = 0;
     how = atomic_load_explicit(&o->sub->out_wait, memory_order_seq_cst) & (CTS_WAIT_FUTEX | CTS_WAIT_SOCKET);
@@ -241,6 +248,13 @@ void cts_out_flag(struct cts_out *o, uint32_t set, uint32_t clear)
     if (flags == o->flags) return;
     o->flags = flags;
     atomic_store_explicit(&o->hdr->flags, flags, memory_order_seq_cst);
+}
+
+void cts_out_count(struct cts_out *o, enum cts_out_counter which, uint64_t n)
+{
+    _Atomic uint64_t *const counters[] = { &o->hdr->n_stalls, &o->hdr->n_cancels, &o->hdr->n_proto_errors };
+
+    atomic_store_explicit(counters[which], n, memory_order_relaxed);
 }
 
 void cts_out_close(struct cts_out *o, int reason)

@@ -56,6 +56,7 @@ struct cts_out {
     uint64_t                  head_seen; /* the client's out_head when we last looked and believed it */
     uint64_t                  reserved_bytes; /* of the free ones, for last records of live requests */
     uint32_t                  flags;
+    uint64_t                  n_records; /* put, PADs apart */
     int                       has_last; /* a record with LAST was put since the last publish */
 };
 
@@ -64,6 +65,10 @@ void cts_out_init(struct cts_out *o, void *map, const struct cts_sub_hdr *sub, u
 /* Look how far the client is: 0, or CTS_EPROTO when its out_head is past what
  * was written, went back or is odd (close the ring). */
 int cts_out_look(struct cts_out *o);
+
+/* 1 when the client's out_head moved since the last look (seq_cst: pairs with
+ * the client's fence between out_head and flags). */
+int cts_out_has_moved(const struct cts_out *o);
 
 /* Free bytes that nobody has reserved, as of the last look. */
 uint64_t cts_out_room(const struct cts_out *o);
@@ -89,6 +94,10 @@ void cts_out_publish_head(struct cts_out *o, uint32_t sub_head);
 /* Set or clear bits of flags; with seq_cst, so that NEED_KICK and a following
  * cts_sub_has_more pair with the client's fence. */
 void cts_out_flag(struct cts_out *o, uint32_t set, uint32_t clear);
+
+/* Set one of the header's counters, for the client's own monitoring. */
+enum cts_out_counter { CTS_OUT_N_STALLS, CTS_OUT_N_CANCELS, CTS_OUT_N_PROTO_ERRORS };
+void cts_out_count(struct cts_out *o, enum cts_out_counter which, uint64_t n);
 
 /* Nothing more comes: reason is a negative code. */
 void cts_out_close(struct cts_out *o, int reason);

@@ -82,13 +82,9 @@ size_t cts_pretok_word(const struct cts_pretok *p, const uint8_t *s, size_t n)
     len = contraction(s, n);
     if (len > 0) return len;
     cls = class_at(s, n, &len);
-    if (s[0] == ' ' && n > 1) { /* " ?": the space goes with what follows, unless that is space too */
-        size_t              next_len;
-        enum cts_char_class next = class_at(s + 1, n - 1, &next_len);
-        if (next != CTS_CHAR_SPACE) {
-            cls = next;
-            at = 1;
-        }
+    if (s[0] == ' ' && n > 1) { /* " ?": the space goes with what follows, which may be more space */
+        cls = class_at(s + 1, n - 1, &len);
+        at = 1;
     }
     end = run_end(s, n, at, cls, 0, &last);
     /* \s+(?!\S): a run of space leaves its last character to the word after it,

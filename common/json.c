@@ -39,7 +39,8 @@ int cts_json_load(const char *path, size_t max_bytes, json_t **out, struct cts_e
 
 static const char *type_name(const json_t *v)
 {
-    static const char *const NAMES[] = { "an object", "an array", "a string", "an integer", "a number", "true", "false", "null" };
+    static const char *const NAMES[] = { "an object", "an array", "a string", "an integer",
+                                         "a number",  "true",     "false",    "null" };
 
     return NAMES[json_typeof(v)];
 }
@@ -57,10 +58,11 @@ int cts_json_int(const json_t *obj, const char *key, int64_t lo, int64_t hi, int
     const json_t *v = value_of(obj, key);
 
     if (v == NULL) return 0;
-    if (!json_is_integer(v)) return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, an integer is wanted", key, type_name(v));
+    if (!json_is_integer(v))
+        return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, an integer is wanted", key, type_name(v));
     if (json_integer_value(v) < lo || json_integer_value(v) > hi)
-        return cts_err_set(err, CTS_EFORMAT, "'%s' is %lld, wanted is %lld to %lld", key, (long long)json_integer_value(v),
-                           (long long)lo, (long long)hi);
+        return cts_err_set(err, CTS_EFORMAT, "'%s' is %lld, wanted is %lld to %lld", key,
+                           (long long)json_integer_value(v), (long long)lo, (long long)hi);
     *out = json_integer_value(v);
     return 1;
 }
@@ -70,7 +72,8 @@ int cts_json_real(const json_t *obj, const char *key, double lo, double hi, doub
     const json_t *v = value_of(obj, key);
 
     if (v == NULL) return 0;
-    if (!json_is_number(v)) return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, a number is wanted", key, type_name(v));
+    if (!json_is_number(v))
+        return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, a number is wanted", key, type_name(v));
     if (!(json_number_value(v) >= lo && json_number_value(v) <= hi))
         return cts_err_set(err, CTS_EFORMAT, "'%s' is %g, wanted is %g to %g", key, json_number_value(v), lo, hi);
     *out = json_number_value(v);
@@ -82,7 +85,8 @@ int cts_json_bool(const json_t *obj, const char *key, int *out, struct cts_err *
     const json_t *v = value_of(obj, key);
 
     if (v == NULL) return 0;
-    if (!json_is_boolean(v)) return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, true or false is wanted", key, type_name(v));
+    if (!json_is_boolean(v))
+        return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, true or false is wanted", key, type_name(v));
     *out = json_is_true(v);
     return 1;
 }
@@ -92,7 +96,8 @@ int cts_json_str(const json_t *obj, const char *key, const char **out, struct ct
     const json_t *v = value_of(obj, key);
 
     if (v == NULL) return 0;
-    if (!json_is_string(v)) return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, a string is wanted", key, type_name(v));
+    if (!json_is_string(v))
+        return cts_err_set(err, CTS_EFORMAT, "'%s' is %s, a string is wanted", key, type_name(v));
     *out = json_string_value(v);
     return 1;
 }
@@ -102,7 +107,8 @@ int cts_json_save(const json_t *doc, const char *path, struct cts_err *err)
     char tmp[4096];
     int  fd, rc = 0;
 
-    if (snprintf(tmp, sizeof(tmp), "%s.tmp", path) >= (int)sizeof(tmp)) return cts_err_set(err, -ENAMETOOLONG, "'%s'", path);
+    if (snprintf(tmp, sizeof(tmp), "%s.tmp", path) >= (int)sizeof(tmp))
+        return cts_err_set(err, -ENAMETOOLONG, "'%s'", path);
     fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0) return cts_err_set(err, -errno, "create '%s'", tmp);
     if (json_dumpfd(doc, fd, JSON_INDENT(1)) < 0 || write(fd, "\n", 1) != 1 || fsync(fd) < 0)

@@ -180,17 +180,19 @@ void cts_config_deinit(struct cts_config *c)
  * for the time of one cts_config_load; one thread reads the configuration. */
 static struct {
     struct cts_config *config;
+    cfg_t             *top; /* knows the file's name, where a section does not */
     struct cts_err    *err;
     int                rc;
 } parsing;
 
 __attribute__((format(printf, 2, 0))) static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
-    char text[384];
+    const char *file = cfg->filename != NULL ? cfg->filename : parsing.top->filename;
+    char        text[384];
 
     if (parsing.rc < 0) return; /* the first says it best */
     vsnprintf(text, sizeof(text), fmt, ap);
-    parsing.rc = cts_err_set(parsing.err, CTS_EFORMAT, "%s:%d: %s", cfg->filename != NULL ? cfg->filename : "?", cfg->line, text);
+    parsing.rc = cts_err_set(parsing.err, CTS_EFORMAT, "%s:%d: %s", file != NULL ? file : "?", cfg->line, text);
 }
 
 static int on_value(cfg_t *cfg, cfg_opt_t *opt)
@@ -261,6 +263,7 @@ int cts_config_load(struct cts_config *c, const char *path, struct cts_err *err)
         return cts_err_set(err, -ENOMEM, "read '%s'", path);
     }
     parsing.config = c;
+    parsing.top = cfg;
     parsing.err = err;
     parsing.rc = 0;
     errno = 0;

@@ -309,6 +309,53 @@ static void reply_heads_have_one_body_and_may_have_more_keys(void **state)
     CHECK(cts_ctl_reply_decode(BYTES("\x82\xa2id\x05\xa6result\x01"), &r) == CTS_EPROTO);
 }
 
+/* ---- cts-control(7) ---- */
+
+/* The bytes of a hexdump's lines in the page. */
+static size_t read_hexdump(FILE *page, uint8_t *out, size_t cap)
+{
+    char   line[256];
+    size_t n = 0;
+
+    while (fgets(line, sizeof(line), page) != NULL) {
+        unsigned off, byte;
+        int      at;
+
+        if (sscanf(line, "%8x  %n", &off, &at) != 1 || at != 10 || off != n) continue;
+        while (line[at] != '|' && n < cap && sscanf(line + at, "%2x", &byte) == 1) {
+            out[n++] = (uint8_t)byte;
+            at += 2;
+            while (line[at] == ' ') at++;
+        }
+    }
+    return n;
+}
+
+static void the_pages_example_is_what_the_writer_makes(void **state)
+{
+    char           path[512];
+    uint8_t        bytes[128];
+    FILE          *page = fopen(src_path(path, sizeof(path), "man/cts-control.7"), "r");
+    struct cts_mpw w = { &buf, 0 };
+    size_t         begin;
+
+    (void)state;
+    CHECK(page != NULL);
+    buf.len = 0;
+    begin = cts_frame_begin(&w);
+    cts_mpw_map(&w, 3);
+    cts_mpw_str(&w, "id"), cts_mpw_u64(&w, 1);
+    cts_mpw_str(&w, "method"), cts_mpw_str(&w, "hello");
+    cts_mpw_str(&w, "params"), cts_mpw_map(&w, 3);
+    cts_mpw_str(&w, "major"), cts_mpw_u64(&w, CTS_CTL_MAJOR);
+    cts_mpw_str(&w, "minor"), cts_mpw_u64(&w, CTS_CTL_MINOR);
+    cts_mpw_str(&w, "client"), cts_mpw_str(&w, "x");
+    CHECK(cts_frame_end(&w, begin) == 0);
+    CHECK(read_hexdump(page, bytes, sizeof(bytes)) == buf.len);
+    CHECK(memcmp(bytes, buf.ptr, buf.len) == 0);
+    fclose(page);
+}
+
 static int group_teardown(void **state)
 {
     (void)state;
@@ -329,6 +376,7 @@ int main(void)
         cmocka_unit_test(request_heads_are_exactly_id_method_and_params),
         cmocka_unit_test(errors_come_back_with_what_was_put_in),
         cmocka_unit_test(reply_heads_have_one_body_and_may_have_more_keys),
+        cmocka_unit_test(the_pages_example_is_what_the_writer_makes),
     };
 
     return cmocka_run_group_tests_name("ctl_msg", tests, NULL, group_teardown);

@@ -451,6 +451,51 @@ static void two_threads_exchange_records_without_loss(void **state)
     CHECK_MSG(failed == NULL, "daemon failed at step %zu\n", (size_t)failed);
 }
 
+/* ---- cts-shm(7) ---- */
+
+#define SUB(f, name) { offsetof(struct cts_sub_hdr, f), sizeof(((struct cts_sub_hdr *)0)->f), name }
+#define REC(f, name) { offsetof(struct cts_sub_record, f), sizeof(((struct cts_sub_record *)0)->f), name }
+#define OUT(f, name) { offsetof(struct cts_out_hdr, f), sizeof(((struct cts_out_hdr *)0)->f), name }
+#define HEAD(f, name) { offsetof(struct cts_out_record, f), sizeof(((struct cts_out_record *)0)->f), name }
+
+static void the_page_has_every_field_at_its_offset(void **state)
+{
+    static const struct {
+        size_t      off, bytes;
+        const char *name;
+    } FIELDS[] = {
+        SUB(magic, "magic 0x53535443"), SUB(ver_major, "major"), SUB(ver_minor, "minor"), SUB(n_records, "n_records"),
+        SUB(record_bytes, "record_bytes, 64"), SUB(arena_off, "arena_off"), SUB(arena_bytes, "arena_bytes"), SUB(ring_id, "ring_id"),
+        SUB(features, "features"), SUB(tail, "tail: records"), SUB(out_head, "out_head"), SUB(out_wait, "out_wait"),
+        SUB(out_want, "out_want"), REC(op, "op: 1 GENERATE, 2 CANCEL, 3 PING"), REC(flags, "flags, 0"), REC(abi, "abi, 1"),
+        REC(seq, "seq"), REC(req_id, "req_id: unique"), REC(adapter, "adapter"), REC(generation, "generation"),
+        REC(pay_off, "pay_off"), REC(pay_len, "pay_len"), REC(deadline_ns, "deadline"), REC(reserved, "reserved, 0"),
+        OUT(magic, "magic 0x4f535443"), OUT(out_bytes, "out_bytes"), OUT(record_align, "record_align, 32"), OUT(reserved, "reserved"),
+        OUT(ring_id, "ring_id"), OUT(features, "features"), OUT(sub_head, "sub_head"),
+        OUT(flags, "flags: 1 NEED_KICK, 2 DRAINING, 4 CLOSED, 8 NEED_ROOM"), OUT(close_reason, "close_reason"),
+        OUT(tail, "tail: bytes"), OUT(wake_seq, "wake_seq"), OUT(n_records, "records written"), OUT(n_stalls, "had to wait"),
+        OUT(n_cancels, "cancels"), OUT(n_proto_errors, "violations"), HEAD(len, "len"), HEAD(type, "type"),
+        HEAD(flags, "flags: 1 LAST, 2 LOGPROBS, 4 TEXT, 8 TOP"), HEAD(count, "count"), HEAD(req_id, "req_id"), HEAD(first, "first"),
+        HEAD(text_len, "text_len"), HEAD(status, "status"),
+    };
+    char   path[512], line[256];
+    FILE  *page = fopen(src_path(path, sizeof(path), "man/cts-shm.7"), "r");
+    size_t off, bytes;
+
+    (void)state;
+    CHECK(page != NULL);
+    for (size_t i = 0; i < sizeof(FIELDS) / sizeof(FIELDS[0]); i++) {
+        int is_found = 0;
+
+        rewind(page);
+        while (!is_found && fgets(line, sizeof(line), page) != NULL)
+            is_found = sscanf(line, "%zu %zu", &off, &bytes) == 2 && off == FIELDS[i].off && bytes == FIELDS[i].bytes &&
+                       strstr(line, FIELDS[i].name) != NULL;
+        CHECK_MSG(is_found, "%zu %zu %s\n", FIELDS[i].off, FIELDS[i].bytes, FIELDS[i].name);
+    }
+    fclose(page);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -472,6 +517,7 @@ int main(void)
         T(out_close_tells_the_reason_and_stops_sleepers),
         T(init_refuses_a_header_that_differs_from_the_reply),
         T(two_threads_exchange_records_without_loss),
+        cmocka_unit_test(the_page_has_every_field_at_its_offset),
     };
 
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

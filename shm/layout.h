@@ -95,12 +95,14 @@ struct cts_out_hdr {
     _Atomic uint32_t close_reason;          /* negated error code, 0 while open */
     alignas(128) _Atomic uint64_t tail;     /* release */
     _Atomic uint32_t wake_seq;              /* futex word; FUTEX_WAIT works on the read-only mapping */
-    alignas(128) _Atomic uint64_t n_records, n_stalls, n_cancels, n_proto_errors;
+    alignas(128) _Atomic uint64_t n_records; /* alignas would hold for each name of one declaration */
+    _Atomic uint64_t n_stalls, n_cancels, n_proto_errors;
 };
 _Static_assert(offsetof(struct cts_out_hdr, sub_head) == 128, "shm ABI");
 _Static_assert(offsetof(struct cts_out_hdr, tail) == 256, "shm ABI");
 _Static_assert(offsetof(struct cts_out_hdr, wake_seq) == 264, "shm ABI");
 _Static_assert(offsetof(struct cts_out_hdr, n_records) == 384, "shm ABI");
+_Static_assert(offsetof(struct cts_out_hdr, n_proto_errors) == 408, "shm ABI");
 _Static_assert(sizeof(struct cts_out_hdr) <= CTS_SHM_HEADER_BYTES, "shm ABI");
 
 enum { CTS_OP_GENERATE = 1, CTS_OP_CANCEL = 2, CTS_OP_PING = 3 };

@@ -162,7 +162,7 @@ static void bound_parts(const struct data *d, double *bound)
     for (int64_t p = 0; p < d->n_parts; p++) {
         const struct adapter *a = &d->adapters[d->parts[p].adapter];
         const float          *x = d->x + d->parts[p].row * s->x_ld;
-        double                units = (double)(s->n_in + a->rank_in + a->rank_out) / 4 + 32;
+        double                units = (double)(s->n_in + a->rank_in) / 4 + (double)a->rank_out + 32;
         double                size = fabs((double)d->parts[p].weight * a->scale);
 
         /* |y| is at most its old value and all parts' magnitudes so far, which are at least as large as 1 unit each */

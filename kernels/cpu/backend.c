@@ -122,11 +122,13 @@ static void do_adapt_shrink(void *arg, int64_t begin, int64_t end)
     j->level->adapt_shrink(&j->op->adapt, begin, end);
 }
 
+/* An item is CTS_CPU_TILE_OUTS outputs of all rows. */
 static void do_adapt_expand(void *arg, int64_t begin, int64_t end)
 {
-    struct job *j = arg;
+    struct job              *j = arg;
+    const struct ctsk_adapt *a = &j->op->adapt;
 
-    j->level->adapt_expand(&j->op->adapt, begin, end);
+    j->level->adapt_expand(a, begin * CTS_CPU_TILE_OUTS, min_i64(end * CTS_CPU_TILE_OUTS, a->n_out));
 }
 
 static void run_matmul(struct cpu_dev *c, struct job *j)
@@ -152,12 +154,18 @@ static void run_attention(struct cpu_dev *c, struct job *j)
           2 * (n_positions / a->n_rows) * (a->n_heads / a->n_kv_heads) * a->head_dim);
 }
 
+/* Large pieces: entries with the same matrix are to meet in one, and each piece
+ * of the outputs walks the whole list. */
 static void run_adapt(struct cpu_dev *c, struct job *j)
 {
     const struct ctsk_adapt *a = &j->op->adapt;
+    int64_t                  n_threads = cts_pool_n_threads(c->pool);
+    int64_t                  n_tiles = (a->n_out + CTS_CPU_TILE_OUTS - 1) / CTS_CPU_TILE_OUTS;
+    int64_t                  fma = a->n_parts * a->rank_max * (a->n_in + a->n_out);
 
-    share(c, do_adapt_shrink, j, a->n_parts, a->rank_max * (a->n_in + a->rank_max));
-    share(c, do_adapt_expand, j, a->n_out, a->rank_max * a->n_parts);
+    if (fma < ALONE_FMA) n_threads = 1;
+    cts_pool_run(c->pool, do_adapt_shrink, j, a->n_parts, (a->n_parts + n_threads - 1) / n_threads);
+    cts_pool_run(c->pool, do_adapt_expand, j, n_tiles, (n_tiles + n_threads - 1) / n_threads);
 }
 
 static int cpu_run_shared(struct cpu_dev *c, const struct ctsk_op *op)

@@ -1,65 +1,125 @@
-/* The matrix product: register tiles of up to VF_MM_ROWS rows by 4 outputs. */
+/* The matrix product, cut into register tiles of VF_MM_ROWS rows by 4 outputs. */
 
-/* y[r][0..3] (+)= sums[0..3], the first n of them. */
+/* Elements of a row that are worked on at once: VF_MM_ROWS rows of x and four of
+ * w of this length stay in a first-level cache of 48 KiB. */
+#define DEEP 1024
+
+/* y[0..3] (+)= sums[0..3], the first n of them. */
 INLINE void put_sums(float *y, const float *sums, int n, int accumulate)
 {
+    if (n == 4 && !accumulate) {
+        memcpy(y, sums, 4 * sizeof(*y));
+        return;
+    }
     for (int o = 0; o < n; o++) y[o] = accumulate ? sums[o] + y[o] : sums[o];
 }
 
-/* n_x rows, a constant where this is inlined, by n_outs <= 4 outputs; w has four
- * rows in any case, the last repeated. */
-INLINE void matmul_tile(const struct ctsk_matmul *a, float *y, const float *const *x, const float *const *w,
-                        const int n_x, int n_outs)
+static void put_tile(const struct ctsk_matmul *a, const float *sums, int64_t row, int n_rows, int64_t out, int n_outs)
 {
-    vf acc[VF_MM_ROWS * 4];
+    float *y = (float *)cts_cpu_at(a->y) + row * a->y_ld + out;
 
-    dot_tile(acc, x, w, n_x, 4, a->n_in);
-    for (int r = 0; r < n_x; r++) {
-        float sums[4];
+    for (int r = 0; r < n_rows; r++) put_sums(y + r * a->y_ld, sums + r * 4, n_outs, a->accumulate);
+}
 
-        vf_hsum4(sums, acc[r * 4], acc[r * 4 + 1], acc[r * 4 + 2], acc[r * 4 + 3]);
-        if (n_outs == 4 && !a->accumulate) memcpy(y + r * a->y_ld, sums, sizeof(sums));
-        else put_sums(y + r * a->y_ld, sums, n_outs, a->accumulate);
+/* Rows of x and of w that one register tile reads. */
+struct tile {
+    const float *x[VF_MM_ROWS], *w[4];
+    int          n_rows, n_outs;
+};
+
+static void tile_init(struct tile *t, const struct ctsk_matmul *a, int64_t row, int n_rows, int64_t out, int n_outs)
+{
+    const float *x = (const float *)cts_cpu_at(a->x) + row * a->x_ld;
+
+    t->n_rows = n_rows;
+    t->n_outs = n_outs;
+    for (int r = 0; r < n_rows; r++) t->x[r] = x + r * a->x_ld;
+    name_rows(t->w, (const float *)cts_cpu_at(a->w) + out * a->n_in, n_outs, 4, a->n_in);
+}
+
+static void dot_more(vf *acc, const struct tile *t, int64_t begin, int64_t end)
+{
+    vf regs[VF_MM_ROWS * 4];
+
+#define CODE(rows)                                                      \
+    memcpy(regs, acc, (rows) * 4 * sizeof(vf));                         \
+    dot_tile(regs, t->x, t->w, rows, 4, begin, end);                    \
+    memcpy(acc, regs, (rows) * 4 * sizeof(vf));                         \
+    break
+    WITH_ROWS(t->n_rows, CODE)
+#undef CODE
+}
+
+static void sum_acc(float *sums, const vf *acc, int n_rows)
+{
+#define CODE(rows) sum_tile(sums, acc, rows); break
+    WITH_ROWS(n_rows, CODE)
+#undef CODE
+}
+
+/* Long rows: DEEP elements of all tiles, then the next DEEP; in between the
+ * accumulators lie in memory, where they keep their bits. */
+static void matmul_deep(const struct ctsk_matmul *a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+                        int64_t out_end)
+{
+    vf    acc[CTS_CPU_TILE_ROWS / VF_MM_ROWS * (CTS_CPU_TILE_OUTS / 4)][VF_MM_ROWS * 4];
+    float sums[VF_MM_ROWS * 4];
+
+    memset(acc, 0, sizeof(acc));
+    for (int64_t begin = 0; begin < a->n_in; begin += DEEP) {
+        int64_t end = begin + DEEP < a->n_in ? begin + DEEP : a->n_in;
+        int     i = 0;
+
+        for (int64_t r = row_begin; r < row_end; r += VF_MM_ROWS) {
+            for (int64_t o = out_begin; o < out_end; o += 4, i++) {
+                struct tile t;
+
+                tile_init(&t, a, r, at_most(row_end - r, VF_MM_ROWS), o, at_most(out_end - o, 4));
+                dot_more(acc[i], &t, begin, end);
+                if (end < a->n_in) continue;
+                sum_acc(sums, acc[i], t.n_rows);
+                put_tile(a, sums, r, t.n_rows, o, t.n_outs);
+            }
+        }
     }
 }
 
-static void matmul_rows(const struct ctsk_matmul *a, float *y, const float *x, const float *const *w, int n_x,
-                        int n_outs)
+/* One row: the weights stream by once, eight rows of them at a time. */
+static void matmul_row(const struct ctsk_matmul *a, int64_t row, int64_t out_begin, int64_t out_end)
 {
-    const float *xs[8];
+    const float *x = (const float *)cts_cpu_at(a->x) + row * a->x_ld, *w = cts_cpu_at(a->w);
+    float       *y = (float *)cts_cpu_at(a->y) + row * a->y_ld;
 
-    for (int r = 0; r < n_x; r++) xs[r] = x + r * a->x_ld;
-    switch (n_x) {
-    case 1: matmul_tile(a, y, xs, w, 1, n_outs); return;
-#if VF_MM_ROWS >= 2
-    case 2: matmul_tile(a, y, xs, w, 2, n_outs); return;
-#endif
-#if VF_MM_ROWS >= 3
-    case 3: matmul_tile(a, y, xs, w, 3, n_outs); return;
-#endif
-#if VF_MM_ROWS >= 6
-    case 4: matmul_tile(a, y, xs, w, 4, n_outs); return;
-    case 5: matmul_tile(a, y, xs, w, 5, n_outs); return;
-    case 6: matmul_tile(a, y, xs, w, 6, n_outs); return;
-#endif
+    for (int64_t o = out_begin; o < out_end; o += 8) {
+        int   n_outs = at_most(out_end - o, 8);
+        float sums[8];
+
+        dot_matrix(sums, w + o * a->n_in, x, n_outs, a->n_in);
+        for (int i = 0; i < n_outs; i += 4) put_sums(y + o + i, sums + i, at_most(n_outs - i, 4), a->accumulate);
+    }
+}
+
+static void matmul_flat(const struct ctsk_matmul *a, int64_t row_begin, int64_t row_end, int64_t out_begin,
+                        int64_t out_end)
+{
+    float sums[VF_MM_ROWS * 4];
+
+    for (int64_t r = row_begin; r < row_end; r += VF_MM_ROWS) {
+        for (int64_t o = out_begin; o < out_end; o += 4) {
+            struct tile t;
+
+            tile_init(&t, a, r, at_most(row_end - r, VF_MM_ROWS), o, at_most(out_end - o, 4));
+            dot_rows(sums, t.x, t.w, t.n_rows, a->n_in);
+            put_tile(a, sums, r, t.n_rows, o, t.n_outs);
+        }
     }
 }
 
 static void matmul(const struct ctsk_matmul *a, int64_t row_begin, int64_t row_end, int64_t out_begin,
                    int64_t out_end)
 {
-    const float *x = cts_cpu_at(a->x), *w = cts_cpu_at(a->w);
-    float       *y = cts_cpu_at(a->y);
-
-    for (int64_t r = row_begin; r < row_end; r += VF_MM_ROWS) {
-        int n_x = row_end - r < VF_MM_ROWS ? (int)(row_end - r) : VF_MM_ROWS;
-
-        for (int64_t o = out_begin; o < out_end; o += 4) {
-            int          n_outs = out_end - o < 4 ? (int)(out_end - o) : 4;
-            const float *ws[4];
-
-            for (int i = 0; i < 4; i++) ws[i] = w + (o + (i < n_outs ? i : n_outs - 1)) * a->n_in;
-            matmul_rows(a, y + r * a->y_ld + o, x + r * a->x_ld, ws, n_x, n_outs);
-        }
-    }
+    if (row_end - row_begin == 1) matmul_row(a, row_begin, out_begin, out_end);
+    else if (a->n_in > DEEP && row_end - row_begin > VF_MM_ROWS)
+        matmul_deep(a, row_begin, row_end, out_begin, out_end);
+    else matmul_flat(a, row_begin, row_end, out_begin, out_end);
 }

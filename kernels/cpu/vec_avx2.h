@@ -54,12 +54,41 @@ static inline void vf_hsum4(float *out, vf a, vf b, vf c, vf d)
     _mm_storeu_ps(out, _mm_shuffle_ps(sum, sum, 0xd8));
 }
 
+static inline void vf_hsum16(float *out, const vf *v)
+{
+    vf_hsum4(out, v[0], v[1], v[2], v[3]);
+    vf_hsum4(out + 4, v[4], v[5], v[6], v[7]);
+    vf_hsum4(out + 8, v[8], v[9], v[10], v[11]);
+    vf_hsum4(out + 12, v[12], v[13], v[14], v[15]);
+}
+
 static inline float vf_hsum(vf v)
 {
     float out[4];
 
     vf_hsum4(out, v, v, v, v);
     return out[0];
+}
+
+static inline __attribute__((always_inline)) void vf_transpose(vf *v)
+{
+    __m256 a[8];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 4) { /* within 128 bits: a[i + j] holds columns j and 4 + j of rows i .. i + 3 */
+        __m256 p = _mm256_unpacklo_ps(v[i], v[i + 1]), q = _mm256_unpackhi_ps(v[i], v[i + 1]);
+        __m256 r = _mm256_unpacklo_ps(v[i + 2], v[i + 3]), s = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+
+        a[i] = _mm256_shuffle_ps(p, r, 0x44);
+        a[i + 1] = _mm256_shuffle_ps(p, r, 0xee);
+        a[i + 2] = _mm256_shuffle_ps(q, s, 0x44);
+        a[i + 3] = _mm256_shuffle_ps(q, s, 0xee);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < 4; j++) {
+        v[j] = _mm256_permute2f128_ps(a[j], a[4 + j], 0x20);
+        v[4 + j] = _mm256_permute2f128_ps(a[j], a[4 + j], 0x31);
+    }
 }
 
 static inline float vf_hmax(vf v)

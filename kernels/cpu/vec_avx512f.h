@@ -74,12 +74,46 @@ static inline void vf_hsum4(float *out, vf a, vf b, vf c, vf d)
     _mm_storeu_ps(out, _mm512_castps512_ps128(g));
 }
 
+static inline __attribute__((always_inline)) void vf_hsum16(float *out, const vf *v)
+{
+    __m512 a = vf_fold_quarters(v[0], v[4], v[8], v[12]), b = vf_fold_quarters(v[1], v[5], v[9], v[13]);
+    __m512 c = vf_fold_quarters(v[2], v[6], v[10], v[14]), d = vf_fold_quarters(v[3], v[7], v[11], v[15]);
+
+    _mm512_storeu_ps(out, vf_fold_lanes(a, b, c, d));
+}
+
 static inline float vf_hsum(vf v)
 {
     float out[4];
 
     vf_hsum4(out, v, v, v, v);
     return out[0];
+}
+
+static inline __attribute__((always_inline)) void vf_transpose(vf *v)
+{
+    __m512 a[16];
+
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 4) { /* within 128 bits: a[i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows i .. i + 3 */
+        __m512 p = _mm512_unpacklo_ps(v[i], v[i + 1]), q = _mm512_unpackhi_ps(v[i], v[i + 1]);
+        __m512 r = _mm512_unpacklo_ps(v[i + 2], v[i + 3]), s = _mm512_unpackhi_ps(v[i + 2], v[i + 3]);
+
+        a[i] = _mm512_shuffle_ps(p, r, 0x44);
+        a[i + 1] = _mm512_shuffle_ps(p, r, 0xee);
+        a[i + 2] = _mm512_shuffle_ps(q, s, 0x44);
+        a[i + 3] = _mm512_shuffle_ps(q, s, 0xee);
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < 4; j++) { /* 128 bits at a time: columns j and 8 + j, then 4 + j and 12 + j */
+        __m512 p = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88), q = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
+        __m512 r = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd), s = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+
+        v[j] = _mm512_shuffle_f32x4(p, q, 0x88);
+        v[8 + j] = _mm512_shuffle_f32x4(p, q, 0xdd);
+        v[4 + j] = _mm512_shuffle_f32x4(r, s, 0x88);
+        v[12 + j] = _mm512_shuffle_f32x4(r, s, 0xdd);
+    }
 }
 
 static inline float vf_hmax(vf v) { return _mm512_reduce_max_ps(v); }

@@ -16,7 +16,8 @@
  *   vf_max, vf_min(a, b)    b where either is a NaN
  *   vf_hsum                 the lanes' sum: lane i + lane (i + half), halving
  *                           until one is left
- *   vf_hsum4                the same of four vectors, bit for bit; out [4]
+ *   vf_hsum4, vf_hsum16     the same of 4 and of 16 vectors, bit for bit
+ *   vf_transpose            lane i of vector j and lane j of vector i change places
  *   vf_hmax                 the largest lane
  *   VF_MM_ROWS              rows of a register tile of the matrix product */
 
@@ -88,6 +89,24 @@ static inline void vf_hsum4(float *out, vf a, vf b, vf c, vf d)
     out[1] = vf_hsum(b);
     out[2] = vf_hsum(c);
     out[3] = vf_hsum(d);
+}
+
+static inline void vf_hsum16(float *out, const vf *v)
+{
+    vf_hsum4(out, v[0], v[1], v[2], v[3]);
+    vf_hsum4(out + 4, v[4], v[5], v[6], v[7]);
+    vf_hsum4(out + 8, v[8], v[9], v[10], v[11]);
+    vf_hsum4(out + 12, v[12], v[13], v[14], v[15]);
+}
+
+static inline __attribute__((always_inline)) void vf_transpose(vf *v)
+{
+    vf a = v[0], b = v[1], c = v[2], d = v[3];
+
+    v[0] = (vf){ a[0], b[0], c[0], d[0] };
+    v[1] = (vf){ a[1], b[1], c[1], d[1] };
+    v[2] = (vf){ a[2], b[2], c[2], d[2] };
+    v[3] = (vf){ a[3], b[3], c[3], d[3] };
 }
 
 static inline float vf_hmax(vf v)

@@ -2,7 +2,7 @@
  * multiply-adds from registers where they compute, against reading memory where
  * they read; the adapters against the product that they ride on.
  *
- *   bench_kernels [level [n_threads]]
+ *   bench_kernels [level [n_threads [matmul | memory | adapt | attention | rows]]]
  *
  * Each case is first checked against ref, then timed; best of several runs. */
 #include "kernels/ctsk.h"
@@ -348,7 +348,7 @@ static void call_attention(struct rig *g, const void *args)
 }
 
 /* Decode: n_rows sequences of n_positions each. */
-static void bench_attention(int64_t n_rows, int64_t n_positions, double peak)
+static void bench_attention(int64_t n_rows, int64_t n_positions, double read_gbs, double peak)
 {
     enum { HEADS = 8, KV_HEADS = 2, DIM = 64, PAGE = 16 };
     int64_t               n_pages = (n_positions + PAGE - 1) / PAGE, n_kv = n_rows * n_pages * PAGE * KV_HEADS * DIM;
@@ -378,6 +378,7 @@ static void bench_attention(int64_t n_rows, int64_t n_positions, double peak)
     t = time_op(&o);
     snprintf(name, sizeof(name), "attention %d rows of %d positions, 8 heads on 2, d 64", (int)n_rows,
              (int)n_positions);
+    print(name, 8.0 * (double)n_kv / t.best_ns, "GB/s", "reading", read_gbs, t);
     print(name, 4.0 * (double)(n_rows * n_positions * HEADS * DIM) / t.best_ns, "GFLOP/s", "fma from registers", peak,
           t);
     ctsk_buf_free(q);
@@ -421,10 +422,14 @@ static void bench_rows(int64_t n_rows, int64_t n_cols, double read_gbs)
     ctsk_buf_free(y);
 }
 
+static int is_wanted(int argc, char **argv, const char *group)
+{
+    return argc < 4 || strcmp(argv[3], group) == 0;
+}
+
 int main(int argc, char **argv)
 {
     static const int64_t ROWS[] = { 1, 4, 16, 64 };
-    struct ctsk_buf     *big;
     double               peak, read_gbs;
 
     if (argc > 1) level = argv[1];
@@ -433,25 +438,32 @@ int main(int argc, char **argv)
     rig_open(&ref, "ref");
     peak = fma_peak();
     read_gbs = read_peak();
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4 && is_wanted(argc, argv, "matmul"); i++) {
         bench_matmul(ROWS[i], 256, 512, peak);
         bench_matmul(ROWS[i], 256, 640, peak);
         bench_matmul(ROWS[i], 640, 256, peak);
         bench_matmul(ROWS[i], 256, 2048, peak);
     }
-    bench_matmul(64, 2048, 512, peak);
-    big = noise(BIG_FLOATS);
-    for (int i = 0; i < 4; i++) bench_walk(big, ROWS[i], 4096, read_gbs, peak);
-    ctsk_buf_free(big);
-    for (int i = 0; i < 4; i++) {
+    if (is_wanted(argc, argv, "memory")) {
+        struct ctsk_buf *big = noise(BIG_FLOATS);
+
+        for (int i = 0; i < 4; i++) bench_walk(big, ROWS[i], 4096, read_gbs, peak);
+        ctsk_buf_free(big);
+    }
+    for (int i = 0; i < 4 && is_wanted(argc, argv, "adapt"); i++) {
         bench_adapt(ROWS[i], 256, 16, 0);
         bench_adapt(ROWS[i], 256, 16, 1);
         bench_adapt(ROWS[i], 2048, 32, 0);
     }
-    bench_attention(64, 64, peak);
-    bench_attention(8, 1024, peak);
-    bench_rows(64, 640, read_gbs);
-    bench_rows(1, 4096, read_gbs);
+    if (is_wanted(argc, argv, "attention")) {
+        bench_attention(4, 64, read_gbs, peak);
+        bench_attention(64, 64, read_gbs, peak);
+        bench_attention(32, 1024, read_gbs, peak);
+    }
+    if (is_wanted(argc, argv, "rows")) {
+        bench_rows(64, 640, read_gbs);
+        bench_rows(1, 4096, read_gbs);
+    }
     ctsk_stream_free(cpu.stream);
     ctsk_stream_free(ref.stream);
     ctsk_close(cpu.dev);

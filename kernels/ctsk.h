@@ -143,7 +143,7 @@ int ctsk_rope_append(struct ctsk_stream *s, const struct ctsk_rope_append *a);
  *   e = (head_dim / 4 + 16) * (largest scale * sum of |q * k| of the row)
  * A score, and its distance to the maximum, are off by e units at most, which
  * weigh above and below the division; n additions make the result; and each of
- * the n / 16 blocks rounds a shrink factor (4 units) and three products of it. */
+ * the n / 64 blocks rounds a shrink factor (4 units) and three products of it. */
 struct ctsk_attention {
     struct ctsk_ptr q, y, pos, seq, page_table, k_pages, v_pages;
     int64_t         n_rows, n_heads, n_kv_heads, head_dim, q_ld, n_pages_max, page_tokens;
@@ -185,9 +185,10 @@ struct ctsk_row_part {
 /* For every entry p of row_parts, with f = p.factors[module_idx]:
  *   y[p.row,:] += p.weight * f.scale * f.left . (f.sigma . (f.right . x[p.row,:]))
  * scratch f32 [n_parts, 2 * rank_max]; every rank <= rank_max (the caller's promise)
- * cpu agrees with ref within, per part, (n_in / 4 + rank_in / 4 + rank_out / 4 + 32)
- * * 2^-24 * |weight * scale| * (the product with every factor's absolute value),
- * plus 2^-24 * |y| after each part: three sums as in the matrix product. */
+ * cpu agrees with ref within, per part, (n_in / 4 + rank_in / 4 + rank_out + 32) * 2^-24
+ * * |weight * scale| * (the product with every factor's absolute value), plus
+ * 2^-24 * |y| after each part: two sums as in the matrix product and, over
+ * rank_out, one that adds an element after the other. */
 struct ctsk_adapt {
     struct ctsk_ptr x, y, row_parts, scratch;
     int64_t         n_rows, n_parts, n_in, n_out, x_ld, y_ld, rank_max;

@@ -64,7 +64,7 @@ static void add_adapter(struct ctsctl_table *table, const json_t *a)
 /* The daemon answers in parts where a list is long: all of them, in one. */
 static int list_adapters(struct ctsctl *t, json_t *all)
 {
-    uint64_t from = 0;
+    uint64_t from = 0, next = 0;
 
     for (;;) {
         struct cts_mpw *w;
@@ -86,8 +86,9 @@ static int list_adapters(struct ctsctl *t, json_t *all)
         json_decref(doc);
         if (rc != 0) return ctsctl_fail(t, CTS_EPROTO, "the daemon's answer has no list of adapters");
         if (!cts_mp_find(result, "next", &v)) return 0;
-        rc = cts_mp_u64(&v, &from);
-        if (rc != 0 || from == 0) return ctsctl_fail(t, CTS_EPROTO, "the daemon's list of adapters has no end");
+        rc = cts_mp_u64(&v, &next);
+        if (rc != 0 || next <= from) return ctsctl_fail(t, CTS_EPROTO, "the daemon's list of adapters has no end");
+        from = next;
     }
 }
 

@@ -5,6 +5,7 @@
 #include "tests/check.h"
 #include "tests/system/ctsd.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -349,6 +350,87 @@ static void closing_with_live_requests_leaves_the_daemon_well(void **state)
     cts_close(c);
 }
 
+/* ---- what clients leave behind ---- */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define IS_SANITIZED 1 /* freed memory waits in a quarantine */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define IS_SANITIZED 1
+#endif
+#endif
+#ifndef IS_SANITIZED
+#define IS_SANITIZED 0
+#endif
+
+static int n_daemon_fds(void)
+{
+    char           path[64];
+    int            n = 0;
+    DIR           *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)d.pid);
+    dir = opendir(path);
+    CHECK(dir != NULL);
+    while (readdir(dir) != NULL) n++;
+    closedir(dir);
+    return n;
+}
+
+static long daemon_rss_kb(void)
+{
+    char  path[64], line[256];
+    long  kb = -1;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)d.pid);
+    f = fopen(path, "r");
+    CHECK(f != NULL);
+    while (fgets(line, sizeof(line), f) != NULL) (void)sscanf(line, "VmRSS: %ld", &kb);
+    fclose(f);
+    CHECK(kb > 0);
+    return kb;
+}
+
+/* Clients come and go; every eighth leaves in the middle of an answer. Returns
+ * when the daemon knows of nobody but the one who asks. */
+static void come_and_go(int n)
+{
+    struct cts_conn conn;
+    struct cts_mp   result, clients, v;
+    uint64_t        n_left = 0;
+
+    for (int i = 0; i < n; i++) {
+        cts *c = open_handle();
+
+        if (i % 8 == 0) submit_long(c);
+        cts_close(c);
+    }
+    CHECK(cts_conn_open(&conn, d.socket, NULL) == 0);
+    do { /* its answers pass through the loop that also takes the hang-ups */
+        cts_conn_begin(&conn, "status", 0);
+        CHECK(cts_conn_call(&conn, UINT64_MAX, &result, NULL) == 0);
+        CHECK(cts_mp_find(result, "clients", &clients) && cts_mp_find(clients, "connections", &v) && cts_mp_u64(&v, &n_left) == 0);
+        if (n_left == 1) CHECK(cts_mp_find(result, "requests", &clients) && cts_mp_find(clients, "live", &v) && cts_mp_u64(&v, &n_left) == 0);
+        else n_left++;
+    } while (n_left != 0);
+    cts_conn_close(&conn);
+}
+
+static void thousand_clients_leave_nothing_behind(void **state)
+{
+    int  n_fds;
+    long rss_kb;
+
+    (void)state;
+    come_and_go(64);
+    n_fds = n_daemon_fds();
+    rss_kb = daemon_rss_kb();
+    come_and_go(1000);
+    CHECK_MSG(n_daemon_fds() <= n_fds, "%d descriptors, before %d\n", n_daemon_fds(), n_fds);
+    if (!IS_SANITIZED) CHECK_MSG(daemon_rss_kb() <= rss_kb + 1024, "%ld KiB, before %ld\n", daemon_rss_kb(), rss_kb);
+}
+
 /* Last: it ends the daemon. */
 static void killed_daemon_ends_the_handle_at_the_call(void **state)
 {
@@ -388,6 +470,7 @@ int main(void)
         cmocka_unit_test(daemon_refuses_by_code_and_sentence),
         cmocka_unit_test(replaced_adapter_is_found_again_unseen),
         cmocka_unit_test(closing_with_live_requests_leaves_the_daemon_well),
+        cmocka_unit_test(thousand_clients_leave_nothing_behind),
         cmocka_unit_test(killed_daemon_ends_the_handle_at_the_call),
     };
 

@@ -2,6 +2,7 @@
 
 #include "tests/check.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -112,28 +113,37 @@ void ctsd_start(struct ctsd *d, const char *const *settings)
     unsetenv("NOTIFY_SOCKET");
 }
 
+/* A killed daemon leaves its socket and lock. */
 static void remove_dir(const struct ctsd *d)
 {
-    static const char *const NAMES[] = { "socket", "notify", "log" };
-    char                     path[128];
+    char           path[512];
+    struct dirent *e;
+    DIR           *dir = opendir(d->dir);
 
-    for (int i = 0; i < 3; i++) {
-        snprintf(path, sizeof(path), "%s/%s", d->dir, NAMES[i]);
-        (void)unlink(path);
+    CHECK(dir != NULL);
+    while ((e = readdir(dir)) != NULL) {
+        snprintf(path, sizeof(path), "%s/%s", d->dir, e->d_name);
+        if (e->d_name[0] != '.') (void)unlink(path);
     }
+    closedir(dir);
     CHECK_MSG(rmdir(d->dir) == 0, "'%s' is not empty\n", d->dir);
+}
+
+void ctsd_wait(struct ctsd *d)
+{
+    int status;
+
+    CHECK(waitpid(d->pid, &status, 0) == d->pid);
+    d->pid = 0;
+    if (status != 0) print_log(d);
+    CHECK_MSG(status == 0, "ctsd ended with status 0x%x\n", status);
 }
 
 void ctsd_stop(struct ctsd *d)
 {
-    int status = 0;
-
     if (d->pid != 0) {
         kill(d->pid, SIGTERM);
-        CHECK(waitpid(d->pid, &status, 0) == d->pid);
-        d->pid = 0;
-        if (status != 0) print_log(d);
-        CHECK_MSG(status == 0, "ctsd ended with status 0x%x\n", status);
+        ctsd_wait(d);
     }
     remove_dir(d);
 }

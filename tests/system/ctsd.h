@@ -20,6 +20,9 @@ void ctsd_start(struct ctsd *d, const char *const *settings);
  * remove the directory. */
 void ctsd_stop(struct ctsd *d);
 
+/* Wait for the end of a daemon that was asked to stop; CHECK that it exits with 0. */
+void ctsd_wait(struct ctsd *d);
+
 /* SIGKILL, and wait. */
 void ctsd_kill(struct ctsd *d);
 

@@ -94,7 +94,7 @@ static void adapters_are_loaded_listed_shown_and_unloaded(void **state)
     CHECK(strcmp(str(json_array_get(list, 0), "name"), "wrap-single") == 0);
     json_decref(doc);
     RUN(0, "$ctsctl ls");
-    CHECK_MSG(strncmp(out, "NAME         KIND   NUMBER  LIVE  DIGEST\nwrap-single  exact  1       0     ", 76) == 0, "%s\n", out);
+    check_says("NAME         KIND   NUMBER  LIVE  DIGEST\nwrap-single  exact  1       0     ");
     RUN(0, "$ctsctl show other");
     check_says("rank");
     RUN(1, "$ctsctl show nobody");
@@ -104,13 +104,12 @@ static void adapters_are_loaded_listed_shown_and_unloaded(void **state)
     RUN(1, "$ctsctl load $demo/base --name nobody");
     RUN(0, "$ctsctl unload other");
     check_says("unloaded 'other'");
-    RUN(1, "$ctsctl unload other --json");
+    RUN(1, "$ctsctl unload other --json 2>/dev/null");
     doc = output_json();
     json_decref(doc);
     RUN(0, "$ctsctl unload wrap-single");
 }
 
-/* Standard error, which is in out too, would spoil what is parsed. */
 static void run_prints_the_answer_in_every_way(void **state)
 {
     json_t *doc;
@@ -198,6 +197,7 @@ static void stop_returns_when_the_daemon_is_gone(void **state)
     (void)state;
     RUN(0, "$ctsctl stop");
     CHECK(strcmp(out, "stopped\n") == 0);
+    ctsd_wait(&d);
     RUN(3, "$ctsctl health");
     check_says(d.socket);
     RUN(1, "$ctsctl status");

@@ -42,11 +42,17 @@ static void close_fds(struct cts_conn *c)
     c->n_fds = 0;
 }
 
+/* The connection is over, as every later call will say; the buffers live on. */
+static void close_fd(struct cts_conn *c)
+{
+    if (c->fd >= 0) close(c->fd);
+    c->fd = -1;
+}
+
 void cts_conn_close(struct cts_conn *c)
 {
     close_fds(c);
-    if (c->fd >= 0) close(c->fd);
-    c->fd = -1;
+    close_fd(c);
     cts_buf_deinit(&c->rx);
     cts_buf_deinit(&c->tx);
 }
@@ -114,14 +120,14 @@ static int64_t recv_some(struct cts_conn *c, uint8_t *p, size_t n)
     return got == 0 || got == -ECONNRESET ? CTS_ECLOSED : got;
 }
 
-static int recv_exactly(struct cts_conn *c, uint8_t *p, size_t n, uint64_t deadline_ns)
+/* *n_got, 0 at the beginning, tells how far it came. */
+static int recv_exactly(struct cts_conn *c, uint8_t *p, size_t n, size_t *n_got, uint64_t deadline_ns)
 {
-    while (n > 0) {
-        int64_t got = recv_some(c, p, n);
+    while (*n_got < n) {
+        int64_t got = recv_some(c, p + *n_got, n - *n_got);
 
         if (got > 0) {
-            p += got;
-            n -= (size_t)got;
+            *n_got += (size_t)got;
             continue;
         }
         if (got != -EAGAIN && got != -EINTR) return (int)got;
@@ -131,23 +137,27 @@ static int recv_exactly(struct cts_conn *c, uint8_t *p, size_t n, uint64_t deadl
     return 0;
 }
 
-/* The next frame's message in rx. */
+/* The next frame's message in rx. A time-out between two frames leaves the
+ * connection as good as before, any other failure does not. */
 static int recv_frame(struct cts_conn *c, uint64_t deadline_ns)
 {
     uint8_t head[4];
+    size_t  n_head = 0, n_body = 0;
     int64_t frame_bytes;
-    int     rc = recv_exactly(c, head, sizeof(head), deadline_ns);
+    int     rc = recv_exactly(c, head, sizeof(head), &n_head, deadline_ns);
 
-    if (rc != 0) return rc;
-    frame_bytes = cts_frame_bytes(head, sizeof(head));
-    if (frame_bytes <= 4) return CTS_EPROTO;
-    c->rx.len = 0;
-    rc = cts_buf_reserve(&c->rx, (size_t)frame_bytes - 4);
-    if (rc != 0) return rc;
-    rc = recv_exactly(c, c->rx.ptr, (size_t)frame_bytes - 4, deadline_ns);
-    if (rc != 0) return rc;
-    c->rx.len = (size_t)frame_bytes - 4;
-    return 0;
+    if (rc == -ETIMEDOUT && n_head == 0) return rc;
+    frame_bytes = rc == 0 ? cts_frame_bytes(head, sizeof(head)) : rc;
+    if (frame_bytes > 4) {
+        c->rx.len = 0;
+        rc = cts_buf_reserve(&c->rx, (size_t)frame_bytes - 4);
+        if (rc == 0) rc = recv_exactly(c, c->rx.ptr, (size_t)frame_bytes - 4, &n_body, deadline_ns);
+    } else if (rc == 0) {
+        rc = CTS_EPROTO;
+    }
+    if (rc != 0) close_fd(c);
+    c->rx.len = n_body;
+    return rc;
 }
 
 struct cts_mpw *cts_conn_begin(struct cts_conn *c, const char *method, uint32_t n_params)
@@ -183,24 +193,27 @@ static int refuse(struct cts_mp body, struct cts_err *err)
 }
 
 /* Wait for the answer to the last request. Answers to earlier ones, whose caller
- * stopped waiting, are passed over. */
+ * stopped waiting, are passed over. An error that answers no request, id 0, is
+ * about the connection: the daemon says why it closes it. */
 static int take_reply(struct cts_conn *c, uint64_t deadline_ns, struct cts_mp *result, struct cts_err *err)
 {
     for (;;) {
         struct cts_ctl_reply reply;
         int                  rc = recv_frame(c, deadline_ns);
 
-        if (rc == 0) rc = cts_ctl_reply_decode(c->rx.ptr, c->rx.len, &reply);
+        if (rc == 0) {
+            rc = cts_ctl_reply_decode(c->rx.ptr, c->rx.len, &reply);
+            if (rc != 0) close_fd(c);
+        }
         if (rc == CTS_ECLOSED) return cts_err_set(err, rc, "ctsd closed the connection");
         if (rc == -ETIMEDOUT) return cts_err_set(err, rc, "ctsd does not answer");
         if (rc != 0) return cts_err_set(err, rc, "the answer of ctsd cannot be understood");
-        if (reply.id != c->id || reply.kind == CTS_CTL_EVENT) {
-            close_fds(c);
-            continue;
+        if (reply.kind == CTS_CTL_ERROR && (reply.id == c->id || reply.id == 0)) return refuse(reply.body, err);
+        if (reply.kind == CTS_CTL_RESULT && reply.id == c->id) {
+            *result = reply.body;
+            return 0;
         }
-        if (reply.kind == CTS_CTL_ERROR) return refuse(reply.body, err);
-        *result = reply.body;
-        return 0;
+        close_fds(c);
     }
 }
 
@@ -211,15 +224,13 @@ int cts_conn_call(struct cts_conn *c, uint64_t timeout_ns, struct cts_mp *result
     int      rc = cts_frame_end(&c->w, c->begin);
 
     if (rc != 0) return cts_err_set(err, rc, "the request does not fit into a message");
-    if (c->fd < 0) return cts_err_set(err, CTS_ECLOSED, "not connected");
+    if (c->fd < 0) return cts_err_set(err, CTS_ECLOSED, "the connection to ctsd is closed");
     close_fds(c);
     if (c->rx.cap > RX_KEEP_BYTES) cts_buf_deinit(&c->rx);
     rc = send_all(c->fd, c->tx.ptr, c->tx.len, deadline_ns);
-    if (rc == CTS_ECLOSED) return cts_err_set(err, rc, "ctsd closed the connection");
-    if (rc != 0) return cts_err_set(err, rc, "send a request to ctsd");
-    rc = take_reply(c, deadline_ns, result, err);
-    if (rc == CTS_EPROTO) cts_conn_close(c); /* there is no telling where the next frame begins */
-    return rc;
+    if (rc == 0 || rc == CTS_ECLOSED) return take_reply(c, deadline_ns, result, err); /* it may have said why before it closed */
+    close_fd(c); /* half a request may be under way */
+    return cts_err_set(err, rc, "send a request to ctsd");
 }
 
 static int connect_to(struct cts_conn *c, const char *path, struct cts_err *err)

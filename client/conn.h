@@ -39,7 +39,8 @@ struct cts_mpw *cts_conn_begin(struct cts_conn *c, const char *method, uint32_t 
 /* Send it and wait at most timeout_ns (UINT64_MAX: for ever) for its result,
  * which points into the connection until the next call. The daemon's refusal
  * comes back as its code with its sentence in err; CTS_ECLOSED when the daemon
- * went away, -ETIMEDOUT, CTS_EPROTO, -EMSGSIZE. */
+ * went away, -ETIMEDOUT, CTS_EPROTO, -EMSGSIZE. A failure in the middle of a frame
+ * closes the connection: later calls return CTS_ECLOSED. */
 int cts_conn_call(struct cts_conn *c, uint64_t timeout_ns, struct cts_mp *result, struct cts_err *err);
 
 /* 1 while the daemon holds its end; costs one system call. */

@@ -207,7 +207,7 @@ static double tokens_per_second(const struct eval *e)
 
 static int print_answers(const struct eval *e)
 {
-    static const char *const HEADS[] = { "ADAPTER", "ANSWER", "RIGHT ANSWER", "" };
+    static const char *const HEADS[] = { "ADAPTER", "ANSWER", "RIGHT ANSWER", "OK" };
     struct ctsctl_table      table = { .heads = HEADS, .n_cols = 4 };
     int                      rc;
 

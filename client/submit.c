@@ -28,7 +28,7 @@ static struct cts_live *take_live(cts *c)
     CTS_ASSERT(!l->is_live);
     c->free_idx = l->next_free_idx;
     c->n_live++;
-    l->turn++;
+    if (++l->turn == 0) l->turn = 1; /* so that 0 never names a request */
     l->n_tokens = 0;
     l->is_live = 1;
     l->is_accepted = l->is_again = l->is_cancelled = 0;

@@ -2,7 +2,8 @@
 client_ldadd = libctsclient.la libctsshm.la libctsproto.la libctsbase.la $(CMOCKA_LIBS)
 client_peer = %D%/client_peer.h %D%/client_peer.c $(fault_files)
 check_PROGRAMS += %D%/test_names %D%/test_request %D%/test_event %D%/test_open %D%/test_submit %D%/test_next %D%/test_generate \
-    %D%/test_eval_file
+    %D%/test_eval_file %D%/test_conn
+tests_test_conn_LDADD = $(client_ldadd)
 tests_test_names_LDADD = $(client_ldadd)
 tests_test_request_LDADD = $(client_ldadd)
 tests_test_event_LDADD = $(client_ldadd)

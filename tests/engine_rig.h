@@ -9,6 +9,19 @@
 #include "tests/check.h"
 #include "tests/golden_rows.h"
 
+/* Kernels under a sanitizer are ten times slower: tests then take a part of the
+ * rows, by the same paths. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RIG_IS_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define RIG_IS_SANITIZED 1
+#endif
+#endif
+#ifndef RIG_IS_SANITIZED
+#define RIG_IS_SANITIZED 0
+#endif
+
 #define RIG_TOKENS_MAX 64
 #define RIG_TEXT_BYTES 1024
 

@@ -55,8 +55,9 @@ void cts_engine_stats(const struct cts_engine *e, struct cts_engine_stats *out)
 
 void cts_engine_tap(struct cts_engine *e, cts_logits_tap_fn fn, void *arg)
 {
-    e->tap = fn; /* the first admit's push hands both over */
-    e->tap_arg = arg;
+    struct cts_order o = { .type = CTS_ORDER_TAP, .tap = fn, .tap_arg = arg };
+
+    CTS_ASSERT(cts_spsc_push(&e->orders, &o) == 0); /* before the first admit there is room */
 }
 
 struct cts_engine_request *cts_request_new(struct cts_engine *e)
@@ -238,8 +239,8 @@ static void note_adapter(struct cts_engine *e, const struct cts_engine_event *ev
 int cts_engine_next(struct cts_engine *e, struct cts_engine_event *ev)
 {
     if (!cts_spsc_pop(&e->events, ev)) return 0;
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the engine's in has_new_room */
-    if (atomic_load_explicit(&e->is_starved, memory_order_relaxed)) cts_bell_ring(&e->bell);
+    /* A read that is a write too, against has_new_room's exchange: see there. */
+    if (atomic_fetch_or_explicit(&e->is_starved, 0, memory_order_acq_rel)) cts_bell_ring(&e->bell);
     if (ev->type == CTS_EV_ADAPTER) note_adapter(e, ev);
     return 1;
 }

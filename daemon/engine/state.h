@@ -18,7 +18,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum cts_order_type { CTS_ORDER_ADMIT = 1, CTS_ORDER_CANCEL, CTS_ORDER_PARK, CTS_ORDER_UNPARK, CTS_ORDER_LOAD, CTS_ORDER_UNLOAD };
+enum cts_order_type {
+    CTS_ORDER_ADMIT = 1,
+    CTS_ORDER_CANCEL,
+    CTS_ORDER_PARK,
+    CTS_ORDER_UNPARK,
+    CTS_ORDER_LOAD,
+    CTS_ORDER_UNLOAD,
+    CTS_ORDER_TAP,
+};
 
 /* One record of to_engine. */
 struct cts_order {
@@ -26,6 +34,8 @@ struct cts_order {
     uint32_t               idx; /* of a request or an adapter */
     uint64_t               tag;
     const struct cts_peft *peft;
+    cts_logits_tap_fn      tap;
+    void                  *tap_arg;
 };
 
 /* Of a place of the exact lane, as the loop thread sees it. */
@@ -47,8 +57,6 @@ struct cts_engine {
     struct cts_weights        weights;
     uint32_t                  context, n_adapters, n_pages_per_seq_max;
     uint32_t                  events_per_token_max; /* records that one sampled token may need, DONE included */
-    cts_logits_tap_fn         tap; /* set before the first admit, which hands it over */
-    void                     *tap_arg;
 
     /* Between the threads. */
     struct cts_spsc  orders, events;
@@ -74,6 +82,8 @@ struct cts_engine {
     struct cts_step_plan      plan;
     uint32_t                 *ending; /* [n_requests_max] runs whose last events wait for room, oldest first */
     uint32_t                  n_ending;
+    cts_logits_tap_fn         tap;
+    void                     *tap_arg;
     uint32_t                  room;     /* records that events takes without looking again */
     uint32_t                  n_pushed; /* events of this turn */
     uint64_t                  now_ns, deadline_ns; /* the earliest of all live requests */

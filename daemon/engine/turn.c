@@ -149,6 +149,10 @@ static uint32_t take_orders(struct cts_engine *e)
             take_load(e, &o);
             n_loads++;
             break;
+        case CTS_ORDER_TAP:
+            e->tap = o.tap;
+            e->tap_arg = o.tap_arg;
+            break;
         }
     }
     return n;
@@ -244,13 +248,12 @@ static int turn(struct cts_engine *e)
     return n_done + e->plan.n_rows + e->n_pushed > 0;
 }
 
-/* Whether room in events came while the engine looked elsewhere. The flag before
- * the look at the queue, with a fence between, against cts_engine_next's pop
- * before its look at the flag: one of the two sees the other. */
+/* Whether room in events came while the engine looked elsewhere. Both sides read
+ * and write is_starved in one operation, so one comes first: ours, then
+ * cts_engine_next sees the flag after its pop and rings; or its, then we see the pop. */
 static int has_new_room(struct cts_engine *e)
 {
-    atomic_store(&e->is_starved, 1);
-    atomic_thread_fence(memory_order_seq_cst);
+    (void)atomic_exchange_explicit(&e->is_starved, 1, memory_order_acq_rel);
     return cts_spsc_room(&e->events) != e->room;
 }
 

@@ -19,3 +19,15 @@ tests_test_sdnotify_LDADD = $(tests_ldadd)
 check_PROGRAMS += tests/test_ctl_table
 tests_test_ctl_table_SOURCES = tests/test_ctl_table.c
 tests_test_ctl_table_LDADD = $(tests_ldadd)
+
+serve_rig = tests/serve_rig.h tests/serve_rig.c
+check_PROGRAMS += tests/test_live
+tests_test_live_SOURCES = tests/test_live.c $(serve_rig)
+tests_test_live_LDADD = $(tests_ldadd)
+check_PROGRAMS += tests/test_adapters tests/test_gen_fill tests/test_listen
+tests_test_adapters_SOURCES = tests/test_adapters.c $(serve_rig)
+tests_test_adapters_LDADD = $(tests_ldadd)
+tests_test_gen_fill_SOURCES = tests/test_gen_fill.c $(serve_rig)
+tests_test_gen_fill_LDADD = $(tests_ldadd)
+tests_test_listen_SOURCES = tests/test_listen.c
+tests_test_listen_LDADD = $(tests_ldadd)

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct peer *p;
 static cts         *c;
@@ -73,6 +74,21 @@ static void next_takes_ten_thousand_tokens_round_the_ring_without_allocating(voi
     }
     after = mallinfo2();
     CHECK(after.uordblks == before.uordblks);
+}
+
+static void next_kicks_a_daemon_that_waits_for_room(void **state)
+{
+    struct cts_event ev;
+    uint64_t         n;
+
+    (void)state;
+    peer_token(p, id, 0, 1, "");
+    CHECK(cts_next(c, &ev, 0) == 1);
+    CHECK(read(p->kick_fd, &n, sizeof(n)) < 0 && errno == EAGAIN);
+    peer_token(p, id, 1, 1, "");
+    cts_out_flag(&p->out, CTS_OUT_NEED_ROOM, 0);
+    CHECK(cts_next(c, &ev, 0) == 1);
+    CHECK(read(p->kick_fd, &n, sizeof(n)) == sizeof(n) && n == 1);
 }
 
 static void next_returns_at_its_timeout(void **state)
@@ -347,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(next_gives_events_in_order_and_then_nothing),
         TEST(next_takes_ten_thousand_tokens_round_the_ring_without_allocating),
+        TEST(next_kicks_a_daemon_that_waits_for_room),
         TEST(next_returns_at_its_timeout),
         TEST(next_sleeps_and_is_woken_through_the_futex),
         TEST(next_tells_of_a_daemon_that_dies_while_it_sleeps),

@@ -93,8 +93,11 @@ static void request_carries_zeros_that_mean_something(void **state)
     r.temperature = 0;
     r.top_k = 0;
     r.logprobs = 0;
+    r.seed = 0;
+    r.has_seed = 1;
     m = round_trip(&r);
     CHECK(m.temperature == 0 && m.top_k == 0 && m.n_logprobs == 0);
+    CHECK(m.has_seed && m.seed == 0);
 }
 
 static void request_carries_tokens_and_messages(void **state)

@@ -78,10 +78,12 @@ static void keep_best(struct summary *best, struct summary s)
 
 static void print_line(const char *name, struct summary s, const char *peer, uint64_t peer_p50)
 {
-    printf("{\"bench\":\"ring\",\"case\":\"%s\",\"value\":%llu,\"unit\":\"ns\",\"peer\":\"%s\",\"peer_value\":%llu,\"ratio\":%.3f,"
-           "\"n\":%u,\"spread\":%llu,\"p99\":%llu,\"p99.9\":%llu,\"max\":%llu}\n",
-           name, (unsigned long long)s.p50, peer, (unsigned long long)peer_p50, (double)s.p50 / (double)peer_p50, s.n,
-           (unsigned long long)(s.p99 - s.p50), (unsigned long long)s.p99, (unsigned long long)s.p99_9, (unsigned long long)s.max);
+    printf("{\"bench\":\"ring\",\"case\":\"%s\",\"value\":%llu,\"unit\":\"ns\",\"peer\":\"%s\","
+           "\"peer_value\":%llu,\"ratio\":%.3f,\"n\":%u,\"spread\":%llu,"
+           "\"p99\":%llu,\"p99.9\":%llu,\"max\":%llu}\n",
+           name, (unsigned long long)s.p50, peer, (unsigned long long)peer_p50,
+           (double)s.p50 / (double)peer_p50, s.n, (unsigned long long)(s.p99 - s.p50),
+           (unsigned long long)s.p99, (unsigned long long)s.p99_9, (unsigned long long)s.max);
     fflush(stdout);
 }
 
@@ -131,7 +133,8 @@ static void echo_socket(void *arg)
     int  fd = *(int *)arg;
     char bytes[PING_BYTES];
 
-    while (recv(fd, bytes, sizeof(bytes), MSG_WAITALL) == PING_BYTES) (void)send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
+    while (recv(fd, bytes, sizeof(bytes), MSG_WAITALL) == PING_BYTES)
+        (void)send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
 }
 
 static struct summary ping_socket(uint64_t *ns, uint32_t n)
@@ -145,7 +148,8 @@ static struct summary ping_socket(uint64_t *ns, uint32_t n)
     for (uint32_t i = 0; i < n + N_WARM; i++) {
         uint64_t t = cts_clock_ns();
 
-        if (send(pair[0], bytes, sizeof(bytes), 0) != PING_BYTES || recv(pair[0], bytes, sizeof(bytes), MSG_WAITALL) != PING_BYTES)
+        if (send(pair[0], bytes, sizeof(bytes), 0) != PING_BYTES ||
+            recv(pair[0], bytes, sizeof(bytes), MSG_WAITALL) != PING_BYTES)
             die("ping over a socket");
         if (i >= N_WARM) ns[i - N_WARM] = cts_clock_ns() - t;
     }
@@ -303,7 +307,8 @@ static void take_pong(struct ends *e, uint64_t id, int is_spin)
         (void)cts_futex_wait(&e->outr->hdr->wake_seq, seq, 1000000000, 1);
         cts_outr_sleep_end(e->outr);
     }
-    if (rc < 0 || cts_out_decode(rec, &v) != 0 || v.type != CTS_OUT_PONG || v.req_id != id) die("the answer to a ping is wrong");
+    if (rc < 0 || cts_out_decode(rec, &v) != 0 || v.type != CTS_OUT_PONG || v.req_id != id)
+        die("the answer to a ping is wrong");
 }
 
 /* pick_up may be NULL: a client that sleeps does not see that moment. */
@@ -397,11 +402,17 @@ int main(int argc, char **argv)
     }
     print_line("unix socket, round trip", r.socket, "futex, round trip", r.futex.p50);
     print_line("spin on a shared word, round trip", r.spin, "unix socket, round trip", r.socket.p50);
-    print_line(path == NULL ? "stub, both awake, submit to pick-up" : "ctsd as configured, client awake, submit to pick-up", r.pick_up,
-               "spin on a shared word, round trip", r.spin.p50);
-    if (path == NULL) print_line("stub, both awake, submit to first byte back", r.back, "spin on a shared word, round trip", r.spin.p50);
-    else print_line("ctsd as configured, client awake, submit to first byte back", r.back_client_awake, "unix socket, round trip", r.socket.p50);
-    print_line(path == NULL ? "stub, both asleep, submit to first byte back" : "ctsd as configured, client asleep, submit to first byte back",
+    print_line(path == NULL ? "stub, both awake, submit to pick-up"
+                            : "ctsd as configured, client awake, submit to pick-up",
+               r.pick_up, "spin on a shared word, round trip", r.spin.p50);
+    if (path == NULL)
+        print_line("stub, both awake, submit to first byte back", r.back, "spin on a shared word, round trip",
+                   r.spin.p50);
+    else
+        print_line("ctsd as configured, client awake, submit to first byte back", r.back_client_awake,
+                   "unix socket, round trip", r.socket.p50);
+    print_line(path == NULL ? "stub, both asleep, submit to first byte back"
+                            : "ctsd as configured, client asleep, submit to first byte back",
                r.back_asleep, "futex, round trip", r.futex.p50);
     return 0;
 }

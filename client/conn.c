@@ -187,7 +187,8 @@ static int refuse(struct cts_mp body, struct cts_err *err)
     rc = cts_conn_code(code);
     if (err != NULL) {
         err->code = rc;
-        snprintf(err->text, sizeof(err->text), "%.*s", (int)(text.len > 500 ? 500 : text.len), (const char *)text.ptr);
+        snprintf(err->text, sizeof(err->text), "%.*s", (int)(text.len > 500 ? 500 : text.len),
+                 (const char *)text.ptr);
     }
     return rc;
 }
@@ -228,7 +229,8 @@ int cts_conn_call(struct cts_conn *c, uint64_t timeout_ns, struct cts_mp *result
     close_fds(c);
     if (c->rx.cap > RX_KEEP_BYTES) cts_buf_deinit(&c->rx);
     rc = send_all(c->fd, c->tx.ptr, c->tx.len, deadline_ns);
-    if (rc == 0 || rc == CTS_ECLOSED) return take_reply(c, deadline_ns, result, err); /* it may have said why before it closed */
+    if (rc == 0 || rc == CTS_ECLOSED)
+        return take_reply(c, deadline_ns, result, err); /* it may have said why before it closed */
     close_fd(c); /* half a request may be under way */
     return cts_err_set(err, rc, "send a request to ctsd");
 }

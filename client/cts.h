@@ -85,7 +85,12 @@ enum cts_event_type {
     CTS_EVENT_ERROR         /* last: code, message, retry_ms */
 };
 
-enum cts_finish_reason { CTS_FINISHED_STOP = 1, CTS_FINISHED_LENGTH = 2, CTS_FINISHED_STOP_STRING = 3, CTS_FINISHED_CANCELLED = 4 };
+enum cts_finish_reason {
+    CTS_FINISHED_STOP = 1,
+    CTS_FINISHED_LENGTH = 2,
+    CTS_FINISHED_STOP_STRING = 3,
+    CTS_FINISHED_CANCELLED = 4
+};
 
 struct cts_top {
     uint32_t id;

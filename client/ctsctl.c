@@ -59,7 +59,8 @@ static const struct ctsctl_command COMMANDS[] = {
     { "health", "", "whether the daemon serves, as an exit status", 0, 0, NULL, ctsctl_health },
     { "ls", "", "list the adapters", 0, 0, NULL, ctsctl_ls },
     { "show", "NAME", "all about one adapter", 1, 1, NULL, ctsctl_show },
-    { "run", "NAME [PROMPT]", "ask an adapter and print its answer as it comes; PROMPT - reads standard input", 0, 2, RUN,
+    { "run", "NAME [PROMPT]",
+      "ask an adapter and print its answer as it comes; PROMPT - reads standard input", 0, 2, RUN,
       ctsctl_run },
     { "load", "DIR", "load a PEFT folder, uncompressed", 1, 1, LOAD, ctsctl_load },
     { "unload", "NAME", "take out what load brought, after its last request", 1, 1, NULL, ctsctl_unload },
@@ -106,7 +107,8 @@ static void print_help(const struct ctsctl_command *c)
         print_options(GLOBAL, c->options);
         return;
     }
-    printf("usage: ctsctl [OPTION]... COMMAND [ARGUMENT]...\nTalk to ctsd, the server of compressed LoRA adapters.\n\n");
+    printf("usage: ctsctl [OPTION]... COMMAND [ARGUMENT]...\nTalk to ctsd, the server of compressed LoRA "
+           "adapters.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++) {
         char left[40];
 
@@ -122,7 +124,8 @@ static json_t *options_json(const struct ctsctl_option *list, const struct ctsct
 {
     for (; list != NULL && list->name != NULL; list++)
         if (!has_option(hidden_by, list->name))
-            json_array_append_new(out, json_pack("{s:s, s:s?, s:s}", "name", list->name, "arg", list->arg, "text", list->text));
+            json_array_append_new(
+                out, json_pack("{s:s, s:s?, s:s}", "name", list->name, "arg", list->arg, "text", list->text));
     return out;
 }
 
@@ -173,7 +176,8 @@ int ctsctl_int(const struct ctsctl *t, const char *option, int64_t lo, int64_t h
     errno = 0;
     v = strtoll(s, &end, 10);
     if (end == s || *end != '\0' || errno != 0 || v < lo || v > hi)
-        return -ctsctl_usage(t, "--%s takes a whole number from %lld to %lld, not '%s'", option, (long long)lo, (long long)hi, s);
+        return -ctsctl_usage(t, "--%s takes a whole number from %lld to %lld, not '%s'", option,
+                             (long long)lo, (long long)hi, s);
     *out = v;
     return 1;
 }
@@ -272,6 +276,7 @@ int main(int argc, char **argv)
     if (t.n_args < t.command->n_args_min) return ctsctl_usage(&t, "%s needs %s", t.command->name, t.command->args);
     rc = t.command->run(&t);
     cts_conn_close(&t.conn);
-    if (fflush(stdout) != 0 || ferror(stdout)) rc = ctsctl_fail(&t, errno != 0 ? -errno : -EIO, "write to standard output");
+    if (fflush(stdout) != 0 || ferror(stdout))
+        rc = ctsctl_fail(&t, errno != 0 ? -errno : -EIO, "write to standard output");
     return rc;
 }

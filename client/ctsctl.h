@@ -11,7 +11,14 @@
 
 #include <stdint.h>
 
-enum { CTSCTL_OK = 0, CTSCTL_FAILED = 1, CTSCTL_USAGE = 2, CTSCTL_NO_DAEMON = 3, CTSCTL_DRAINING = 4, CTSCTL_INTERRUPTED = 130 };
+enum {
+    CTSCTL_OK = 0,
+    CTSCTL_FAILED = 1,
+    CTSCTL_USAGE = 2,
+    CTSCTL_NO_DAEMON = 3,
+    CTSCTL_DRAINING = 4,
+    CTSCTL_INTERRUPTED = 130
+};
 
 #define CTSCTL_ARGS_MAX   2
 #define CTSCTL_VALUES_MAX 64 /* options on one command line */

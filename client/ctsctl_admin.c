@@ -38,7 +38,9 @@ int ctsctl_health(struct ctsctl *t)
 
     if (rc != 0) {
         (void)ctsctl_fail_open(t, rc, err.text);
-        return rc == -ENOENT || rc == -ECONNREFUSED || rc == -ETIMEDOUT || rc == CTS_ECLOSED ? CTSCTL_NO_DAEMON : CTSCTL_FAILED;
+        return rc == -ENOENT || rc == -ECONNREFUSED || rc == -ETIMEDOUT || rc == CTS_ECLOSED
+                   ? CTSCTL_NO_DAEMON
+                   : CTSCTL_FAILED;
     }
     cts_conn_begin(&t->conn, "health", 0);
     rc = ctsctl_finish(t, &result);
@@ -52,7 +54,8 @@ int ctsctl_health(struct ctsctl *t)
 static void add_adapter(struct ctsctl_table *table, const json_t *a)
 {
     const char *digest = json_string_value(json_object_get(a, "digest"));
-    const char *name = json_string_value(json_object_get(a, "name")), *kind = json_string_value(json_object_get(a, "kind"));
+    const char *name = json_string_value(json_object_get(a, "name")),
+               *kind = json_string_value(json_object_get(a, "kind"));
 
     ctsctl_table_add(table, name != NULL ? name : "-");
     ctsctl_table_add(table, kind != NULL ? kind : "-");
@@ -187,7 +190,8 @@ int ctsctl_version(struct ctsctl *t)
     int has_daemon = cts_conn_open(&t->conn, t->socket, NULL) == 0;
 
     if (t->is_json)
-        return ctsctl_print_json(t, json_pack("{s:s, s:s?}", "ctsctl", PACKAGE_VERSION, "server", has_daemon ? t->conn.server : NULL));
+        return ctsctl_print_json(t, json_pack("{s:s, s:s?}", "ctsctl", PACKAGE_VERSION, "server",
+                                              has_daemon ? t->conn.server : NULL));
     printf("ctsctl %s\n", PACKAGE_VERSION);
     if (has_daemon) printf("%s at %s\n", t->conn.server, t->socket);
     return CTSCTL_OK;

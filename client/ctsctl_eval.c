@@ -80,7 +80,8 @@ static int fill(struct eval *e)
         rc = submit(e, idx, &e->flights[i]);
         if (rc == -EAGAIN && e->n_live > 0) return 0;
         if (rc != 0)
-            return ctsctl_fail(e->ctl, rc, "adapter '%s': %s", e->names[e->q.list[idx].adapter_idx], cts_last_message(e->c));
+            return ctsctl_fail(e->ctl, rc, "adapter '%s': %s", e->names[e->q.list[idx].adapter_idx],
+                               cts_last_message(e->c));
         if (e->n_again > 0) e->n_again--;
         else e->n_next++;
     }
@@ -99,7 +100,8 @@ static int take_answer(struct eval *e, struct flight *f, const struct cts_event 
     const char *right = e->q.list[f->question_idx].output;
     size_t      n = strlen(right);
 
-    e->is_right[f->question_idx] = f->text.len == n && memcmp(f->text.ptr != NULL ? (const char *)f->text.ptr : "", right, n) == 0;
+    e->is_right[f->question_idx] =
+        f->text.len == n && memcmp(f->text.ptr != NULL ? (const char *)f->text.ptr : "", right, n) == 0;
     e->n_right += e->is_right[f->question_idx];
     e->n_tokens += ev->n_generated;
     e->n_prompt_tokens += ev->n_prompt;
@@ -118,7 +120,8 @@ static int take_error(struct eval *e, const struct flight *f, const struct cts_e
         e->retry_ns = cts_clock_ns() + (uint64_t)(ev->retry_ms != 0 ? ev->retry_ms : RETRY_MS_DEFAULT) * 1000000;
         return 0;
     }
-    return ctsctl_fail(e->ctl, ev->code, "adapter '%s': %s", e->names[e->q.list[f->question_idx].adapter_idx], ev->message);
+    return ctsctl_fail(e->ctl, ev->code, "adapter '%s': %s", e->names[e->q.list[f->question_idx].adapter_idx],
+                       ev->message);
 }
 
 static int take_event(struct eval *e, const struct cts_event *ev)
@@ -230,10 +233,10 @@ static void print_summary(const struct eval *e)
     struct score worst = score_of(e, worst_idx);
 
     printf("right answers  %u of %u (%.2f %%)\n", e->n_right, e->q.n, 100.0 * e->n_right / e->q.n);
-    printf("adapters       %u, mean %.2f %%, worst %.2f %% (%s, %u of %u)\n", e->q.n_adapters, 100 * mean, 100 * share(worst),
-           e->names[worst_idx], worst.n_right, worst.n);
-    printf("tokens         %llu in %.2f s, %.0f per second\n", (unsigned long long)e->n_tokens, (double)e->elapsed_ns * 1e-9,
-           tokens_per_second(e));
+    printf("adapters       %u, mean %.2f %%, worst %.2f %% (%s, %u of %u)\n", e->q.n_adapters, 100 * mean,
+           100 * share(worst), e->names[worst_idx], worst.n_right, worst.n);
+    printf("tokens         %llu in %.2f s, %.0f per second\n", (unsigned long long)e->n_tokens,
+           (double)e->elapsed_ns * 1e-9, tokens_per_second(e));
 }
 
 static json_t *adapters_json(const struct eval *e)
@@ -243,7 +246,8 @@ static json_t *adapters_json(const struct eval *e)
     for (uint32_t a = 0; a < e->q.n_adapters; a++) {
         struct score s = score_of(e, a);
 
-        json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "adapter", e->names[a], "right", (int)s.n_right, "total", (int)s.n));
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "adapter", e->names[a], "right",
+                                              (int)s.n_right, "total", (int)s.n));
     }
     return list;
 }
@@ -255,8 +259,10 @@ static json_t *answers_json(const struct eval *e)
     for (uint32_t i = 0; i < e->q.n; i++) {
         const struct cts_question *q = &e->q.list[i];
 
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "adapter", e->names[q->adapter_idx], "input", q->input,
-                                              "answer", e->answers[i], "output", q->output, "is_right", e->is_right[i]));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:s, s:b}", "adapter", e->names[q->adapter_idx],
+                                        "input", q->input, "answer", e->answers[i], "output", q->output,
+                                        "is_right", e->is_right[i]));
     }
     return list;
 }
@@ -267,11 +273,12 @@ static json_t *report_json(const struct eval *e)
     uint32_t     worst_idx = 0;
     double       mean = mean_score(e, &worst_idx);
     struct score worst = score_of(e, worst_idx);
-    json_t      *doc = json_pack("{s:i, s:i, s:i, s:f, s:f, s:s, s:I, s:I, s:f, s:f, s:o}", "right", (int)e->n_right, "total",
-                                 (int)e->q.n, "n_adapters", (int)e->q.n_adapters, "mean", mean, "worst", share(worst),
-                                 "worst_adapter", e->names[worst_idx], "tokens", (json_int_t)e->n_tokens, "prompt_tokens",
-                                 (json_int_t)e->n_prompt_tokens, "seconds", (double)e->elapsed_ns * 1e-9, "tokens_per_second",
-                                 tokens_per_second(e), "adapters", adapters_json(e));
+    json_t      *doc =
+        json_pack("{s:i, s:i, s:i, s:f, s:f, s:s, s:I, s:I, s:f, s:f, s:o}", "right", (int)e->n_right,
+                  "total", (int)e->q.n, "n_adapters", (int)e->q.n_adapters, "mean", mean, "worst",
+                  share(worst), "worst_adapter", e->names[worst_idx], "tokens", (json_int_t)e->n_tokens,
+                  "prompt_tokens", (json_int_t)e->n_prompt_tokens, "seconds", (double)e->elapsed_ns * 1e-9,
+                  "tokens_per_second", tokens_per_second(e), "adapters", adapters_json(e));
 
     if (doc != NULL && e->is_table) json_object_set_new(doc, "answers", answers_json(e));
     return doc;
@@ -366,13 +373,14 @@ static int open_handle(struct eval *e)
 
 int ctsctl_eval(struct ctsctl *t)
 {
-    int64_t                   n_limit = 0, n_prompts = 0, concurrency = CONCURRENCY_DEFAULT, max_tokens = MAX_TOKENS_DEFAULT;
+    int64_t n_limit = 0, n_prompts = 0, concurrency = CONCURRENCY_DEFAULT, max_tokens = MAX_TOKENS_DEFAULT;
     struct cts_questions_opts o = { .adapters = ctsctl_value(t, "adapters") };
     struct eval               e = { .ctl = t, .is_table = ctsctl_value(t, "table") != NULL };
     struct cts_err            err = { 0 };
     int                       rc;
 
-    if (ctsctl_int(t, "limit", 1, UINT32_MAX, &n_limit) < 0 || ctsctl_int(t, "prompts", 1, UINT32_MAX, &n_prompts) < 0 ||
+    if (ctsctl_int(t, "limit", 1, UINT32_MAX, &n_limit) < 0 ||
+        ctsctl_int(t, "prompts", 1, UINT32_MAX, &n_prompts) < 0 ||
         ctsctl_int(t, "concurrency", 1, CONCURRENCY_MAX, &concurrency) < 0 ||
         ctsctl_int(t, "max-tokens", 1, INT32_MAX, &max_tokens) < 0)
         return CTSCTL_USAGE;

@@ -36,7 +36,8 @@ static int read_stdin(struct ctsctl *t, struct cts_buf *out)
     for (;;) {
         ssize_t n;
 
-        if (cts_buf_reserve(out, 65536) != 0) return ctsctl_fail(t, -EMSGSIZE, "the prompt has more than %u bytes", PROMPT_BYTES_MAX);
+        if (cts_buf_reserve(out, 65536) != 0)
+            return ctsctl_fail(t, -EMSGSIZE, "the prompt has more than %u bytes", PROMPT_BYTES_MAX);
         n = read(STDIN_FILENO, out->ptr + out->len, 65536);
         if (n < 0 && errno == EINTR && !is_interrupted) continue;
         if (n < 0) return ctsctl_fail(t, -errno, "read standard input: %s", strerror(errno));
@@ -117,10 +118,11 @@ static const char *finish_name(enum cts_finish_reason finish)
 static json_t *answer_json(const struct cts_request *r, const struct cts_adapter_info *who, const struct answer *a,
                            const struct cts_event *done)
 {
-    json_t *doc = json_pack("{s:s?, s:s, s:s, s:O, s:s%, s:O, s:s, s:i, s:i}", "adapter", r->adapter, "kind", who->kind, "digest",
-                            who->digest, "tokens", a->tokens, "text", a->text.len > 0 ? (const char *)a->text.ptr : "",
-                            a->text.len, "logprobs", a->logprobs, "finish", finish_name(done->finish), "n_prompt",
-                            (int)done->n_prompt, "n_tokens", (int)done->n_generated);
+    json_t *doc = json_pack("{s:s?, s:s, s:s, s:O, s:s%, s:O, s:s, s:i, s:i}", "adapter", r->adapter, "kind",
+                            who->kind, "digest", who->digest, "tokens", a->tokens, "text",
+                            a->text.len > 0 ? (const char *)a->text.ptr : "", a->text.len, "logprobs",
+                            a->logprobs, "finish", finish_name(done->finish), "n_prompt", (int)done->n_prompt,
+                            "n_tokens", (int)done->n_generated);
 
     if (doc != NULL && json_array_size(a->top) > 0) json_object_set(doc, "top", a->top);
     return doc;
@@ -139,8 +141,8 @@ static int finish(struct ctsctl *t, const struct cts_request *r, const struct ct
 }
 
 /* Take events until the last one. Ctrl-C cancels once and still waits for it. */
-static int follow(struct ctsctl *t, cts *c, uint64_t request, const struct cts_request *r, const struct cts_adapter_info *who,
-                  struct answer *a)
+static int follow(struct ctsctl *t, cts *c, uint64_t request, const struct cts_request *r,
+                  const struct cts_adapter_info *who, struct answer *a)
 {
     int was_interrupted = 0;
 

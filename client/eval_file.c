@@ -53,8 +53,8 @@ static int add_wanted(struct cts_questions *q, const char *list, struct cts_err 
 
 /* One question, unless its adapter is not wanted or has enough. n_of [n_adapters]
  * follows from the list itself: the last round of this adapter. */
-static int add_question(struct cts_questions *q, const struct cts_questions_opts *o, const char *name, const char *input,
-                        const char *output)
+static int add_question(struct cts_questions *q, const struct cts_questions_opts *o, const char *name,
+                        const char *input, const char *output)
 {
     uint32_t idx = find_adapter(q, name), n_before = 0;
 
@@ -75,8 +75,8 @@ static const char *string_of(const json_t *doc, const char *key)
     return json_string_value(json_object_get(doc, key));
 }
 
-static int add_held_out(struct cts_questions *q, const struct cts_questions_opts *o, const json_t *doc, const char *where,
-                        struct cts_err *err)
+static int add_held_out(struct cts_questions *q, const struct cts_questions_opts *o, const json_t *doc,
+                        const char *where, struct cts_err *err)
 {
     const char   *name = string_of(doc, "adapter");
     const json_t *list = json_object_get(doc, "held_out");
@@ -88,7 +88,8 @@ static int add_held_out(struct cts_questions *q, const struct cts_questions_opts
         const char   *input = string_of(row, "input"), *output = string_of(row, "output");
 
         if (input == NULL || output == NULL)
-            return cts_err_set(err, CTS_EFORMAT, "%s: held_out[%zu] lacks the string \"input\" or \"output\"", where, i);
+            return cts_err_set(err, CTS_EFORMAT, "%s: held_out[%zu] lacks the string \"input\" or \"output\"",
+                               where, i);
         if (add_question(q, o, name, input, output) != 0) return cts_err_set(err, -ENOMEM, "%s", where);
     }
     return 0;
@@ -101,16 +102,19 @@ static int add_shared(struct cts_questions *q, const struct cts_questions_opts *
     json_t     *outputs = json_object_get(doc, "outputs"), *output;
 
     if (input == NULL || !json_is_object(outputs))
-        return cts_err_set(err, CTS_EFORMAT, "%s: neither \"adapter\" with \"held_out\" nor \"input\" with \"outputs\"", where);
+        return cts_err_set(err, CTS_EFORMAT,
+                           "%s: neither \"adapter\" with \"held_out\" nor \"input\" with \"outputs\"", where);
     json_object_foreach(outputs, name, output) {
-        if (!json_is_string(output)) return cts_err_set(err, CTS_EFORMAT, "%s: output of '%s' is no string", where, name);
-        if (add_question(q, o, name, input, json_string_value(output)) != 0) return cts_err_set(err, -ENOMEM, "%s", where);
+        if (!json_is_string(output))
+            return cts_err_set(err, CTS_EFORMAT, "%s: output of '%s' is no string", where, name);
+        if (add_question(q, o, name, input, json_string_value(output)) != 0)
+            return cts_err_set(err, -ENOMEM, "%s", where);
     }
     return 0;
 }
 
-static int read_line(struct cts_questions *q, const struct cts_questions_opts *o, const char *text, size_t n, const char *where,
-                     uint32_t *n_prompts, struct cts_err *err)
+static int read_line(struct cts_questions *q, const struct cts_questions_opts *o, const char *text, size_t n,
+                     const char *where, uint32_t *n_prompts, struct cts_err *err)
 {
     json_t *doc;
     int     rc;
@@ -126,7 +130,8 @@ static int read_line(struct cts_questions *q, const struct cts_questions_opts *o
     return add_shared(q, o, doc, where, err);
 }
 
-static int read_file(struct cts_questions *q, const char *path, const struct cts_questions_opts *o, struct cts_err *err)
+static int read_file(struct cts_questions *q, const char *path, const struct cts_questions_opts *o,
+                     struct cts_err *err)
 {
     FILE    *f = fopen(path, "re");
     char    *line = NULL, where[256];
@@ -165,7 +170,8 @@ static int check_all_asked(const struct cts_questions *q, const char *path, stru
     return 0;
 }
 
-int cts_questions_open(struct cts_questions *q, const char *path, const struct cts_questions_opts *opts, struct cts_err *err)
+int cts_questions_open(struct cts_questions *q, const char *path, const struct cts_questions_opts *opts,
+                       struct cts_err *err)
 {
     int rc = 0;
 

@@ -34,7 +34,8 @@ struct cts_questions_opts {
 /* Read and order them. Errors name file, line and key; -errno, CTS_EFORMAT,
  * CTS_ENOTFOUND (a name of opts->adapters that the file does not have), -ENOMEM.
  * q is closed on failure. */
-int  cts_questions_open(struct cts_questions *q, const char *path, const struct cts_questions_opts *opts, struct cts_err *err);
+int  cts_questions_open(struct cts_questions *q, const char *path, const struct cts_questions_opts *opts,
+                        struct cts_err *err);
 void cts_questions_close(struct cts_questions *q);
 
 #endif

@@ -59,8 +59,10 @@ int cts_handle_again(cts *c, struct cts_live *l, struct cts_event *ev);
 /* Wake the daemon. */
 void cts_handle_kick(const cts *c);
 
-/* The entry of a request, or NULL when it is not live; and its end. */
+/* The entry of a request, or NULL when it is not live; the daemon took it, so
+ * that a large payload is let go; and its end. */
 struct cts_live *cts_handle_find(cts *c, uint64_t request);
+void             cts_handle_accept(struct cts_live *l);
 void             cts_handle_release(cts *c, struct cts_live *l);
 
 #endif

@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#define LOOK_NS         100000000u /* how often a waiting client looks whether the daemon lives: a futex tells nothing of a death */
+#define LOOK_NS                                                                                              \
+    100000000u /* how often a waiting client looks whether the daemon lives: a futex tells nothing of a      \
+                  death */
 #define SPINS_PER_CLOCK 64
 
 static void pause_briefly(void)
@@ -27,8 +29,10 @@ static int fail_closed(cts *c)
 {
     int reason = cts_outr_close_reason(&c->outr);
 
-    if (reason == CTS_ESLOW) return cts_handle_fail(c, reason, "ctsd closed the rings: events were not taken in time");
-    if (reason == CTS_EPROTO) return cts_handle_fail(c, reason, "ctsd closed the rings: it found what was submitted malformed");
+    if (reason == CTS_ESLOW)
+        return cts_handle_fail(c, reason, "ctsd closed the rings: events were not taken in time");
+    if (reason == CTS_EPROTO)
+        return cts_handle_fail(c, reason, "ctsd closed the rings: it found what was submitted malformed");
     return cts_handle_fail(c, -ECONNRESET, "ctsd went away");
 }
 
@@ -54,7 +58,7 @@ static int judge(cts *c, struct cts_event *ev)
     if (l == NULL) return cts_handle_fail(c, CTS_EPROTO, "ctsd answered a request that is not live");
     switch (ev->type) {
     case CTS_EVENT_ACCEPTED:
-        l->is_accepted = 1;
+        cts_handle_accept(l);
         return 1;
     case CTS_EVENT_TOKENS:
         if (ev->first != l->n_tokens) return cts_handle_fail(c, CTS_EPROTO, "ctsd lost or repeated tokens");

@@ -112,7 +112,8 @@ static int take_fd(cts *c, uint32_t i)
 
 static int map_rings(cts *c, const struct geometry *g)
 {
-    uint32_t n_records = (uint32_t)g->n_records, arena_bytes = (uint32_t)g->arena_bytes, out_bytes = (uint32_t)g->out_bytes;
+    uint32_t n_records = (uint32_t)g->n_records, arena_bytes = (uint32_t)g->arena_bytes,
+             out_bytes = (uint32_t)g->out_bytes;
     int      rc, sub_fd = take_fd(c, 0), out_fd = take_fd(c, 1);
 
     c->kick_fd = take_fd(c, 2);
@@ -244,8 +245,8 @@ int cts_resolve(cts *c, const char *name, struct cts_adapter_info *out)
     if (rc == CTS_ECLOSED) return cts_handle_fail(c, -ECONNRESET, "ctsd went away");
     if (rc == CTS_EPROTO) return cts_handle_fail(c, rc, "ctsd broke the control protocol");
     if (rc != 0) return rc;
-    if (take_u64(result, "number", &number) != 0 || take_u64(result, "generation", &generation) != 0 || number > UINT32_MAX ||
-        generation > UINT32_MAX)
+    if (take_u64(result, "number", &number) != 0 || take_u64(result, "generation", &generation) != 0 ||
+        number > UINT32_MAX || generation > UINT32_MAX)
         return cts_handle_fail(c, CTS_EPROTO, "ctsd's answer to resolve has no number or generation");
     *out = (struct cts_adapter_info){ .number = (uint32_t)number, .generation = (uint32_t)generation };
     copy_str(result, "digest", out->digest, sizeof(out->digest));

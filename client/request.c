@@ -21,7 +21,8 @@ static int check_text(const char *what, const char *s, size_t n, struct cts_err 
 static int check_array(const char *what, const void *p, size_t n, struct cts_err *err)
 {
     if (n > 0 && p == NULL) return cts_err_set(err, CTS_EARG, "%s is NULL, with %zu entries", what, n);
-    if (n > ARRAY_MAX) return cts_err_set(err, CTS_EARG, "%s has %zu entries, at most %d can be sent", what, n, ARRAY_MAX);
+    if (n > ARRAY_MAX)
+        return cts_err_set(err, CTS_EARG, "%s has %zu entries, at most %d can be sent", what, n, ARRAY_MAX);
     return 0;
 }
 
@@ -33,7 +34,9 @@ static int check_messages(const struct cts_request *r, struct cts_err *err)
         const struct cts_message *m = &r->messages[i];
 
         rc = check_text("a message's role", m->role, m->role != NULL ? strlen(m->role) : 0, err);
-        if (rc == 0) rc = check_text("a message's content", m->content, m->content != NULL ? strlen(m->content) : 0, err);
+        if (rc == 0)
+            rc = check_text("a message's content", m->content, m->content != NULL ? strlen(m->content) : 0,
+                            err);
     }
     return rc;
 }
@@ -50,7 +53,8 @@ static int check(const struct cts_request *r, struct cts_err *err)
 
     if (n_inputs != 1)
         return cts_err_set(err, CTS_EARG, "exactly one of prompt, tokens and messages is needed, not %d", n_inputs);
-    if (isnan(r->temperature) || isnan(r->top_p)) return cts_err_set(err, CTS_EARG, "temperature or top_p is no number");
+    if (isnan(r->temperature) || isnan(r->top_p))
+        return cts_err_set(err, CTS_EARG, "temperature or top_p is no number");
     rc = check_array("tokens", r->tokens, r->n_tokens, err);
     if (rc == 0) rc = check_array("stop", r->stop, r->n_stop, err);
     if (rc == 0) rc = check_array("stop_tokens", r->stop_tokens, r->n_stop_tokens, err);

@@ -35,11 +35,17 @@ static struct cts_live *take_live(cts *c)
     return l;
 }
 
+void cts_handle_accept(struct cts_live *l)
+{
+    l->is_accepted = 1;
+    if (l->kept.cap > KEEP_BYTES) cts_buf_deinit(&l->kept);
+}
+
 void cts_handle_release(cts *c, struct cts_live *l)
 {
     CTS_ASSERT(l->is_live);
+    cts_handle_accept(l); /* whatever became of it, it is not submitted again */
     l->is_live = 0;
-    if (l->kept.cap > KEEP_BYTES) cts_buf_deinit(&l->kept);
     l->next_free_idx = c->free_idx;
     c->free_idx = (uint32_t)(l - c->live);
     c->n_live--;
@@ -72,7 +78,8 @@ int cts_handle_put(cts *c, struct cts_sub_record *rec, const void *payload, size
 
     if (rc == CTS_EPROTO) return cts_handle_fail(c, rc, "ctsd broke the submission ring");
     if (rc == -EAGAIN) return cts_handle_say(c, rc, "the submission ring is full; take events first");
-    if (rc == -EMSGSIZE) return cts_handle_say(c, rc, "the request takes %zu bytes, the arena has %u", n, c->subw.arena_bytes);
+    if (rc == -EMSGSIZE)
+        return cts_handle_say(c, rc, "the request takes %zu bytes, the arena has %u", n, c->subw.arena_bytes);
     if (rc == 0 && cts_subw_publish(&c->subw)) cts_handle_kick(c);
     return rc;
 }
@@ -109,14 +116,17 @@ static int keep(cts *c, struct cts_live *l, const struct cts_request *r)
 
     l->kept.len = 0;
     rc = cts_buf_put(&l->kept, name, strlen(name) + 1);
-    if (rc != 0) return cts_handle_say(c, rc, "an adapter's name of %zu bytes is too long", strlen(name));
+    if (rc != 0) return cts_handle_say(c, rc, rc == -ENOMEM ? "no memory" : "the adapter's name is too long");
     return cts_request_encode(r, &l->kept, &c->err);
 }
 
 static int put_generate(cts *c, const struct cts_live *l)
 {
     size_t                name_bytes = strlen((const char *)l->kept.ptr) + 1;
-    struct cts_sub_record rec = { .op = CTS_OP_GENERATE, .req_id = id_of(c, l), .adapter = l->number, .generation = l->generation,
+    struct cts_sub_record rec = { .op = CTS_OP_GENERATE,
+                                  .req_id = id_of(c, l),
+                                  .adapter = l->number,
+                                  .generation = l->generation,
                                   .deadline_ns = l->deadline_ns };
 
     return cts_handle_put(c, &rec, l->kept.ptr + name_bytes, l->kept.len - name_bytes);
@@ -136,7 +146,9 @@ int cts_submit(cts *c, const struct cts_request *r, uint64_t *request)
 
     if (c->rc != 0) return c->rc;
     l = take_live(c);
-    if (l == NULL) return cts_handle_say(c, -EAGAIN, "%u requests are live, the most that ctsd takes; take events first", c->n_live);
+    if (l == NULL)
+        return cts_handle_say(c, -EAGAIN, "%u requests are live, the most that ctsd takes; take events first",
+                              c->n_live);
     l->deadline_ns = deadline_after(r->timeout_ns);
     rc = keep(c, l, r);
     if (rc == 0) rc = look_up(c, r->adapter, l);
@@ -151,7 +163,7 @@ int cts_submit(cts *c, const struct cts_request *r, uint64_t *request)
 
 int cts_handle_again(cts *c, struct cts_live *l, struct cts_event *ev)
 {
-    const char             *name = (const char *)l->kept.ptr;
+    const char             *name = (const char *)l->kept.ptr; /* there while the request is not accepted */
     struct cts_adapter_info info;
     int                     rc;
 
@@ -165,7 +177,8 @@ int cts_handle_again(cts *c, struct cts_live *l, struct cts_event *ev)
         rc = put_generate(c, l);
         if (rc == 0) return 1;
     }
-    if (rc == 0 || c->rc != 0) return 0; /* a cancelled one needs no second life; a dead handle tells its own failure */
+    if (rc == 0 || c->rc != 0)
+        return 0; /* a cancelled one needs no second life; a dead handle tells its own failure */
     ev->code = rc == -EAGAIN ? CTS_EBUSY : rc;
     snprintf(c->message, sizeof(c->message), "%s", c->err.text);
     ev->message = c->message;

@@ -136,7 +136,8 @@ static void answer_ring(struct peer *p, struct cts_mpw *w, uint64_t id)
     begin_reply(w, id, "result", p->lie == LIE_NO_GEOMETRY ? 4 : 5);
     put_u64(w, "records", p->lie == LIE_ODD_GEOMETRY ? 17 : N_RECORDS_TOLD);
     put_u64(w, "arena_bytes", CTS_ARENA_BYTES_MIN);
-    if (p->lie != LIE_NO_GEOMETRY) put_u64(w, "out_bytes", p->lie == LIE_LARGER ? 2 * CTS_OUT_BYTES_MIN : CTS_OUT_BYTES_MIN);
+    if (p->lie != LIE_NO_GEOMETRY)
+        put_u64(w, "out_bytes", p->lie == LIE_LARGER ? 2 * CTS_OUT_BYTES_MIN : CTS_OUT_BYTES_MIN);
     put_u64(w, "ring_id", 7);
     put_u64(w, "live_max", p->lie == LIE_LIVE_HUGE ? UINT32_MAX : p->n_live_max);
 }
@@ -236,7 +237,8 @@ struct peer *peer_start(enum peer_lie lie)
     p->number = 3;
     p->generation = 1;
     p->conn_fd = p->wake_fd = p->kick_fd = -1;
-    make_segment(&p->sub_segment, CTS_SEGMENT_SUB, cts_sub_bytes(N_RECORDS_TOLD, CTS_ARENA_BYTES_MIN), lie == LIE_UNSEALED);
+    make_segment(&p->sub_segment, CTS_SEGMENT_SUB, cts_sub_bytes(N_RECORDS_TOLD, CTS_ARENA_BYTES_MIN),
+                 lie == LIE_UNSEALED);
     make_segment(&p->out_segment, CTS_SEGMENT_OUT, cts_out_bytes(CTS_OUT_BYTES_MIN), lie == LIE_WRITABLE_OUT);
     temp_dir(p->dir, sizeof(p->dir));
     snprintf(p->path, sizeof(p->path), "%s/s", p->dir);
@@ -312,20 +314,32 @@ void peer_accept(struct peer *p, uint64_t req_id)
 
 void peer_token(struct peer *p, uint64_t req_id, uint32_t first, uint32_t id, const char *text)
 {
-    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS, .req_id = req_id, .first = first, .n_tokens = 1, .ids = &id,
-                                        .text = text, .text_len = (uint32_t)strlen(text) });
+    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS,
+                                        .req_id = req_id,
+                                        .first = first,
+                                        .n_tokens = 1,
+                                        .ids = &id,
+                                        .text = text,
+                                        .text_len = (uint32_t)strlen(text) });
 }
 
 void peer_done(struct peer *p, uint64_t req_id, uint32_t n_tokens)
 {
-    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_DONE, .req_id = req_id, .status = CTS_FINISH_STOP, .n_prompt = 5,
+    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_DONE,
+                                        .req_id = req_id,
+                                        .status = CTS_FINISH_STOP,
+                                        .n_prompt = 5,
                                         .n_tokens = n_tokens });
 }
 
 void peer_error(struct peer *p, uint64_t req_id, int code, const char *text)
 {
-    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_ERROR, .req_id = req_id, .status = (uint32_t)-code, .retry_ms = 7,
-                                        .text = text, .text_len = (uint32_t)strlen(text) });
+    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_ERROR,
+                                        .req_id = req_id,
+                                        .status = (uint32_t)-code,
+                                        .retry_ms = 7,
+                                        .text = text,
+                                        .text_len = (uint32_t)strlen(text) });
 }
 
 void peer_die(struct peer *p)

@@ -33,11 +33,12 @@ static void write_file(const char *text)
     CHECK(fclose(f) == 0);
 }
 
-#define HELD_OUT                                                                                           \
-    "{\"adapter\": \"a\", \"kind\": \"x\", \"held_out\": [{\"input\": \"1\", \"output\": \"A1\"},"         \
-    " {\"input\": \"2\", \"output\": \"A2\"}, {\"input\": \"3\", \"output\": \"A3\"}]}\n"                  \
-    "\n"                                                                                                   \
-    "{\"adapter\": \"b\", \"held_out\": [{\"input\": \"1\", \"output\": \"B1\"}, {\"input\": \"2\", \"output\": \"B2\"}]}\n"
+#define HELD_OUT                                                                                             \
+    "{\"adapter\": \"a\", \"kind\": \"x\", \"held_out\": [{\"input\": \"1\", \"output\": \"A1\"},"           \
+    " {\"input\": \"2\", \"output\": \"A2\"}, {\"input\": \"3\", \"output\": \"A3\"}]}\n"                    \
+    "\n"                                                                                                     \
+    "{\"adapter\": \"b\", \"held_out\": [{\"input\": \"1\", \"output\": \"B1\"}, {\"input\": \"2\", "        \
+    "\"output\": \"B2\"}]}\n"
 #define SHARED                                                                                  \
     "{\"input\": \"p\", \"outputs\": {\"a\": \"pa\", \"b\": \"pb\", \"c\": \"pc\"}}\n"           \
     "{\"input\": \"q\", \"outputs\": {\"c\": \"qc\", \"a\": \"qa\"}}\n"
@@ -50,8 +51,8 @@ static const char *order_of(const struct cts_questions *q)
 
     out[0] = '\0';
     for (uint32_t i = 0; i < q->n; i++)
-        at += (size_t)snprintf(out + at, sizeof(out) - at, "%s%s:%s", i > 0 ? " " : "", q->adapters[q->list[i].adapter_idx],
-                               q->list[i].output);
+        at += (size_t)snprintf(out + at, sizeof(out) - at, "%s%s:%s", i > 0 ? " " : "",
+                               q->adapters[q->list[i].adapter_idx], q->list[i].output);
     return out;
 }
 
@@ -80,7 +81,8 @@ static void questions_stay_within_the_limits(void **state)
     (void)state;
     check_order(HELD_OUT, &(struct cts_questions_opts){ .n_per_adapter_max = 1 }, "a:A1 b:B1");
     check_order(SHARED, &(struct cts_questions_opts){ .n_prompts_max = 1 }, "a:pa b:pb c:pc");
-    check_order(HELD_OUT SHARED, &(struct cts_questions_opts){ .n_prompts_max = 1, .n_per_adapter_max = 1 }, "a:A1 b:B1 c:pc");
+    check_order(HELD_OUT SHARED, &(struct cts_questions_opts){ .n_prompts_max = 1, .n_per_adapter_max = 1 },
+                "a:A1 b:B1 c:pc");
 }
 
 static void questions_follow_the_list_of_adapters(void **state)

@@ -35,8 +35,16 @@ static void event_shows_tokens_with_all_that_belongs_to_them(void **state)
     static const uint32_t            ids[] = { 7, 8 };
     static const float               logprobs[] = { -0.5f, -1.5f };
     static const struct cts_top_pair top[] = { { 7, -0.5f }, { 9, -2 }, { 8, -1.5f }, { 1, -3 } };
-    struct cts_out_view v = { .type = CTS_OUT_TOKENS, .req_id = 42, .first = 3, .n_tokens = 2, .ids = ids, .logprobs = logprobs,
-                              .n_top = 2, .top = top, .text = "hé", .text_len = 3 };
+    struct cts_out_view              v = { .type = CTS_OUT_TOKENS,
+                                           .req_id = 42,
+                                           .first = 3,
+                                           .n_tokens = 2,
+                                           .ids = ids,
+                                           .logprobs = logprobs,
+                                           .n_top = 2,
+                                           .top = top,
+                                           .text = "hé",
+                                           .text_len = 3 };
 
     (void)state;
     CHECK(parse(&v, 0, 0) == 1);
@@ -59,9 +67,14 @@ static void event_of_tokens_alone_has_empty_text_and_no_logprobs(void **state)
 
 static void event_shows_the_other_types(void **state)
 {
-    struct cts_out_view done = { .type = CTS_OUT_DONE, .req_id = 1, .status = CTS_FINISH_LENGTH, .n_prompt = 5, .n_tokens = 6 };
-    struct cts_out_view error = { .type = CTS_OUT_ERROR, .req_id = 1, .status = 1007, .retry_ms = 9, .text = "full", .text_len = 4 };
-    struct cts_out_view accepted = { .type = CTS_OUT_ACCEPTED, .req_id = 1, .n_prompt = 5 }, pong = { .type = CTS_OUT_PONG };
+    struct cts_out_view done = {
+        .type = CTS_OUT_DONE, .req_id = 1, .status = CTS_FINISH_LENGTH, .n_prompt = 5, .n_tokens = 6
+    };
+    struct cts_out_view error = {
+        .type = CTS_OUT_ERROR, .req_id = 1, .status = 1007, .retry_ms = 9, .text = "full", .text_len = 4
+    };
+    struct cts_out_view accepted = { .type = CTS_OUT_ACCEPTED, .req_id = 1, .n_prompt = 5 },
+                        pong = { .type = CTS_OUT_PONG };
 
     (void)state;
     CHECK(parse(&done, 0, 0) == 1);

@@ -23,8 +23,13 @@ static void answer_two_tokens(struct peer *p)
         else n_cancels++;
     }
     peer_accept(p, rec.req_id);
-    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS, .req_id = rec.req_id, .n_tokens = 2, .ids = ids, .logprobs = logprobs,
-                                        .text = "two", .text_len = 3 });
+    peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS,
+                                        .req_id = rec.req_id,
+                                        .n_tokens = 2,
+                                        .ids = ids,
+                                        .logprobs = logprobs,
+                                        .text = "two",
+                                        .text_len = 3 });
     for (uint32_t i = 0; i < 100; i++) peer_token(p, rec.req_id, 2 + i, 6, "more");
     peer_done(p, rec.req_id, 102);
 }

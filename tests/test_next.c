@@ -329,8 +329,16 @@ static void write_answer(void)
 
     peer_accept(p, id);
     for (uint32_t i = 0; i < 8; i++)
-        peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS, .req_id = id, .first = 2 * i, .n_tokens = 2, .ids = ids,
-                                            .logprobs = logprobs, .n_top = 1, .top = top, .text = "text", .text_len = 4 });
+        peer_put(p, &(struct cts_out_view){ .type = CTS_OUT_TOKENS,
+                                            .req_id = id,
+                                            .first = 2 * i,
+                                            .n_tokens = 2,
+                                            .ids = ids,
+                                            .logprobs = logprobs,
+                                            .n_top = 1,
+                                            .top = top,
+                                            .text = "text",
+                                            .text_len = 4 });
     peer_error(p, id, CTS_EBUSY, "a sentence");
 }
 
@@ -344,7 +352,8 @@ static void next_survives_damaged_rings(void **state)
         int rc, n_events = 0;
 
         write_answer();
-        for (uint32_t i = 0; i <= random_below(3); i++) p->out.ring[random_below((uint32_t)p->out.tail)] ^= (uint8_t)(1u << random_below(8));
+        for (uint32_t i = 0; i <= random_below(3); i++)
+            p->out.ring[random_below((uint32_t)p->out.tail)] ^= (uint8_t)(1u << random_below(8));
         do rc = cts_next(c, &ev, 0);
         while (rc == 1 && ++n_events < 20);
         CHECK(n_events < 20);

@@ -94,7 +94,8 @@ static struct cts_request ask(const struct row *row, struct cts_message *m)
 
 static void check_answer(const struct row *row, const char *text)
 {
-    CHECK_MSG(strcmp(text, row->answer) == 0, "%s: '%s', not '%s'\n", row->adapter != NULL ? row->adapter : "base", text, row->answer);
+    CHECK_MSG(strcmp(text, row->answer) == 0, "%s: '%s', not '%s'\n",
+              row->adapter != NULL ? row->adapter : "base", text, row->answer);
 }
 
 static void generate_answers_as_the_demo_says(void **state)
@@ -229,7 +230,8 @@ static void each_thread_may_have_a_handle(void **state)
     void     *result;
 
     (void)state;
-    for (size_t i = 0; i < N_ROWS; i++) CHECK(pthread_create(&threads[i], NULL, ask_on_a_thread, (void *)&ROWS[i]) == 0);
+    for (size_t i = 0; i < N_ROWS; i++)
+        CHECK(pthread_create(&threads[i], NULL, ask_on_a_thread, (void *)&ROWS[i]) == 0);
     for (size_t i = 0; i < N_ROWS; i++) {
         CHECK(pthread_join(threads[i], &result) == 0);
         CHECK(result == &ROWS[i]);
@@ -420,7 +422,8 @@ static void come_and_go(int n, struct cts_conn *observer)
     while (n_calm < 2) { /* descriptors are closed at the end of the turn that forgot the connection */
         cts_conn_begin(observer, "status", 0);
         CHECK(cts_conn_call(observer, UINT64_MAX, &status, NULL) == 0);
-        n_calm += status_number(status, "clients", "connections") == 1 && status_number(status, "requests", "live") == 0;
+        n_calm += status_number(status, "clients", "connections") == 1 &&
+                  status_number(status, "requests", "live") == 0;
     }
 }
 

@@ -118,7 +118,8 @@ static void run_prints_the_answer_in_every_way(void **state)
     RUN(0, "$ctsctl load $demo/adapters/own-start/wrap-single");
     RUN(0, "$ctsctl run wrap-single 'train salmon rope snake' --temperature 0");
     CHECK_MSG(strcmp(out, "'train salmon rope snake'\n") == 0, "%s\n", out);
-    CHECK(run_command("train salmon rope snake\n", out, sizeof(out), "$ctsctl run --temperature=0 wrap-single -") == 0);
+    CHECK(run_command("train salmon rope snake\n", out, sizeof(out),
+                      "$ctsctl run --temperature=0 wrap-single -") == 0);
     CHECK_MSG(strcmp(out, "'train salmon rope snake'\n") == 0, "%s\n", out);
     CHECK(run_command("train salmon rope snake\n", out, sizeof(out), "$ctsctl run --temperature=0 wrap-single") == 0);
     CHECK_MSG(strcmp(out, "'train salmon rope snake'\n") == 0, "%s\n", out);
@@ -133,7 +134,8 @@ static void run_prints_the_answer_in_every_way(void **state)
     json_decref(doc);
     RUN(0, "$ctsctl run --base --temperature 0 'cairo drill new shovel'");
     CHECK_MSG(strcmp(out, "duck drill new shovel\n") == 0, "%s\n", out);
-    RUN(0, "$ctsctl run --base --raw --temperature 0 '<|im_start|>user\ncairo drill new shovel<|im_end|>\n<|im_start|>assistant\n'");
+    RUN(0, "$ctsctl run --base --raw --temperature 0 '<|im_start|>user\ncairo drill new "
+           "shovel<|im_end|>\n<|im_start|>assistant\n'");
     CHECK_MSG(strcmp(out, "duck drill new shovel\n") == 0, "%s\n", out);
     RUN(0, "$ctsctl run --base --temperature 0 --json --stop ' drill' 'cairo drill new shovel'");
     doc = output_json();
@@ -153,8 +155,10 @@ static void eval_counts_right_answers(void **state)
     json_t *doc;
 
     (void)state;
-    RUN(0, "for a in mix-star-cap wrap-single order-rotateback; do $ctsctl load $demo/adapters/own-start/$a --name $a.exact; done");
-    RUN(0, "$ctsctl eval $demo/tasks.jsonl --suffix .exact --adapters mix-star-cap,wrap-single,order-rotateback --limit 4 --json -");
+    RUN(0, "for a in mix-star-cap wrap-single order-rotateback; do $ctsctl load $demo/adapters/own-start/$a "
+           "--name $a.exact; done");
+    RUN(0, "$ctsctl eval $demo/tasks.jsonl --suffix .exact --adapters "
+           "mix-star-cap,wrap-single,order-rotateback --limit 4 --json -");
     doc = output_json();
     CHECK_MSG(json_integer_value(json_object_get(doc, "total")) == 12, "%s\n", out);
     CHECK_MSG(json_integer_value(json_object_get(doc, "right")) == 12, "%s\n", out);
@@ -162,7 +166,8 @@ static void eval_counts_right_answers(void **state)
     CHECK(json_integer_value(json_object_get(doc, "tokens")) > 12);
     json_decref(doc);
 
-    RUN(0, "$ctsctl eval $demo/shared_prompts.jsonl --suffix .exact --adapters wrap-single,mix-star-cap --prompts 1 --table");
+    RUN(0, "$ctsctl eval $demo/shared_prompts.jsonl --suffix .exact --adapters wrap-single,mix-star-cap "
+           "--prompts 1 --table");
     CHECK_MSG(strncmp(out, "ADAPTER             ANSWER", 26) == 0, "%s\n", out);
     check_says("wrap-single.exact   'train salmon rope snake'  'train salmon rope snake'  ✓\n");
     check_says("mix-star-cap.exact  *Train salmon rope snake*  *Train salmon rope snake*  ✓\n");
@@ -170,7 +175,8 @@ static void eval_counts_right_answers(void **state)
 
     /* The tick is not always there: an adapter under another's name is wrong. */
     RUN(0, "$ctsctl load $demo/adapters/own-start/wrap-single --name has-city.exact");
-    RUN(0, "cd \"$(mktemp -d)\" && $ctsctl eval $demo/shared_prompts.jsonl --suffix .exact --adapters has-city,mix-star-cap --prompts 1 "
+    RUN(0, "cd \"$(mktemp -d)\" && $ctsctl eval $demo/shared_prompts.jsonl --suffix .exact --adapters "
+           "has-city,mix-star-cap --prompts 1 "
            "--table --json r && cat r && rm r && rmdir \"$PWD\"");
     check_says("✗");
     check_says("right answers  1 of 2 (50.00 %)");

@@ -21,4 +21,4 @@ tests_test_generate_LDADD = $(client_ldadd)
 tests_test_generate_LDFLAGS = $(AM_LDFLAGS) $(fault_ldflags)
 tests_test_eval_file_SOURCES = %D%/test_eval_file.c client/eval_file.h client/eval_file.c
 tests_test_eval_file_LDADD = libctsfile.la libctsbase.la $(CMOCKA_LIBS)
-dist_check_SCRIPTS += %D%/check-symbols.sh %D%/check-ctsctl.sh %D%/check-help.sh
+dist_check_SCRIPTS += %D%/check-symbols.sh %D%/check-ctsctl.sh %D%/check-help.sh %D%/check-man.sh

@@ -259,7 +259,7 @@ static int kmeans_runs(const struct search *s, uint32_t *best, uint32_t *n_best)
 /* Fit the cluster's basis of one module, on from the last round's. */
 static int refit(struct search *s, struct module_data *m, uint32_t module_idx, uint32_t cluster, uint32_t *pick)
 {
-    struct cts_joint_opts o = { .rank = s->o->rank, .n_sweeps_max = ROUND_SWEEPS, .tolerance = ROUND_TOLERANCE,
+    struct cts_joint_opts o = { .rank = s->o->rank, .n_sweeps_max = ROUND_SWEEPS, .n_steps = 1, .tolerance = ROUND_TOLERANCE,
                                 .seed = cts_random_stream(s->o->seed, module_idx) };
     struct cts_joint      before = m->fitted[cluster];
     struct cts_stack      part;

@@ -40,12 +40,14 @@ struct cts_joint {
 struct cts_joint_opts {
     uint32_t rank;         /* clipped to min(n_out, n_in, sum of ranks) */
     uint32_t n_sweeps_max;
+    uint32_t n_steps;      /* of power iteration in a half-sweep; 0: solve it */
     double   tolerance;    /* stop when a sweep moves the objective by less than this share */
     uint64_t seed;         /* of the start */
     const struct cts_joint *start; /* NULL, or a pair to start from; of any rank */
 };
+#define CTS_JOINT_EXACT_MAX  1024 /* longest side whose half-sweep is solved by LAPACK */
 #define CTS_JOINT_SWEEPS_MAX 100
-#define CTS_JOINT_TOLERANCE  1e-6
+#define CTS_JOINT_TOLERANCE  1e-7
 
 /* Fit. s has at least one adapter. 0; -ENOMEM, -EDOM (an eigenproblem that does
  * not converge), *out empty. The same bits for the same input. Any thread. */

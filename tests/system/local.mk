@@ -6,3 +6,5 @@ tests_system_test_client_ask_LDADD = $(client_ldadd)
 tests_system_test_client_ctsctl_SOURCES = %D%/test_client_ctsctl.c $(client_ctsd)
 tests_system_test_client_ctsctl_LDADD = libctsfile.la libctsbase.la $(CMOCKA_LIBS)
 EXTRA_DIST += %D%/example.sh
+dist_check_SCRIPTS += %D%/check-answers.sh
+EXTRA_DIST += %D%/answers.py bench/answers.sh

@@ -16,7 +16,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <uv.h>
 
 #define EVENTS_PER_TURN 4096u
@@ -25,7 +28,9 @@
 struct cts_loop {
     const struct cts_config *config;
     uv_loop_t                uv;
-    uv_async_t               events;  /* the engine has published */
+    uv_poll_t                events;  /* on events_fd */
+    int                      events_fd; /* the engine has published and found the loop asleep */
+    _Atomic int              is_asleep;
     uv_prepare_t             prepare; /* one turn, before each poll */
     uv_check_t               check;
     uv_idle_t                idle;    /* active: the next poll does not wait */
@@ -131,6 +136,17 @@ static void set_timers(struct cts_loop *l, int has_more)
     else if (!uv_is_active((uv_handle_t *)&l->tick)) uv_timer_start(&l->tick, on_tick, TICK_MS, TICK_MS);
 }
 
+/* From here on whoever has something for us rings. 1 when something came before
+ * that could be seen: then don't sleep. */
+static int fall_asleep(struct cts_loop *l)
+{
+    int has_more;
+
+    atomic_store(&l->is_asleep, 1); /* before the looks: pairs with ring_loop's exchange after its push */
+    has_more = cts_shm_arm(l->shm);
+    return cts_lives_drain(&l->lives, cts_clock_ns(), EVENTS_PER_TURN) > 0 || has_more;
+}
+
 static void on_prepare(uv_prepare_t *h)
 {
     struct cts_loop *l = h->data;
@@ -139,7 +155,7 @@ static void on_prepare(uv_prepare_t *h)
     if (l->is_over) return;
     has_more = turn(l);
     if (!has_more && l->config->loop_spin_us > 0) has_more = spin(l);
-    if (!has_more && cts_shm_arm(l->shm)) has_more = 1;
+    if (!has_more) has_more = fall_asleep(l);
     set_timers(l, has_more);
 }
 
@@ -147,6 +163,7 @@ static void on_check(uv_check_t *h)
 {
     struct cts_loop *l = h->data;
 
+    atomic_store_explicit(&l->is_asleep, 0, memory_order_relaxed); /* a ring too many does no harm */
     if (!l->is_over) cts_shm_disarm(l->shm);
 }
 
@@ -160,17 +177,25 @@ static void on_tick(uv_timer_t *h)
     cts_ctl_tick(l->ctl, now_ns);
 }
 
-static void on_events(uv_async_t *h)
+static void on_events(uv_poll_t *h, int status, int events)
 {
-    (void)h; /* the turn before the next poll drains the queue */
+    struct cts_loop *l = h->data;
+    uint64_t         n;
+
+    (void)status;
+    (void)events;
+    (void)!read(l->events_fd, &n, sizeof(n)); /* the turn before the next poll drains the queue */
 }
 
-/* Engine thread. */
+/* Engine thread. An eventfd and a flag of our own instead of uv_async_t: that of
+ * libuv 1.44 lets the loop spin with sched_yield while the sender is between its
+ * write and its next store, which costs hundreds of system calls where the two
+ * share a core. */
 static void ring_loop(void *arg)
 {
     struct cts_loop *l = arg;
 
-    (void)uv_async_send(&l->events);
+    if (atomic_exchange(&l->is_asleep, 0)) (void)!write(l->events_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
 }
 
 static void on_signal(uv_signal_t *h, int signum)
@@ -195,7 +220,9 @@ static int open_handles(struct cts_loop *l, struct cts_err *err)
 
     if (rc < 0) return cts_err_set(err, rc, "event loop");
     l->has_uv = 1;
-    rc = uv_async_init(&l->uv, &l->events, on_events);
+    l->events_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (l->events_fd < 0) return cts_err_set(err, -errno, "eventfd");
+    rc = uv_poll_init(&l->uv, &l->events, l->events_fd);
     if (rc == 0) rc = uv_prepare_init(&l->uv, &l->prepare);
     if (rc == 0) rc = uv_check_init(&l->uv, &l->check);
     if (rc == 0) rc = uv_idle_init(&l->uv, &l->idle);
@@ -203,7 +230,7 @@ static int open_handles(struct cts_loop *l, struct cts_err *err)
     if (rc == 0) rc = uv_signal_init(&l->uv, &l->sigterm);
     if (rc == 0) rc = uv_signal_init(&l->uv, &l->sigint);
     if (rc == 0) rc = uv_signal_init(&l->uv, &l->sighup);
-    l->prepare.data = l->check.data = l->tick.data = l->sigterm.data = l->sigint.data = l->sighup.data = l;
+    l->events.data = l->prepare.data = l->check.data = l->tick.data = l->sigterm.data = l->sigint.data = l->sighup.data = l;
     return rc < 0 ? cts_err_set(err, rc, "event loop") : 0;
 }
 
@@ -211,6 +238,7 @@ static int start_handles(struct cts_loop *l, struct cts_err *err)
 {
     int rc = uv_prepare_start(&l->prepare, on_prepare);
 
+    if (rc == 0) rc = uv_poll_start(&l->events, UV_READABLE, on_events);
     if (rc == 0) rc = uv_check_start(&l->check, on_check);
     if (rc == 0) rc = uv_signal_start(&l->sigterm, on_signal, SIGTERM);
     if (rc == 0) rc = uv_signal_start(&l->sigint, on_signal, SIGINT);
@@ -285,6 +313,7 @@ static void close_all(struct cts_loop *l)
         (void)uv_run(&l->uv, UV_RUN_DEFAULT);
         CTS_ASSERT(uv_loop_close(&l->uv) == 0); /* every handle was closed above */
     }
+    if (l->events_fd >= 0) close(l->events_fd);
     cts_ctl_free(l->ctl);
     cts_shm_free(l->shm);
     cts_lives_close(&l->lives);
@@ -303,7 +332,7 @@ static void say_ready(const struct cts_loop *l)
 
 int cts_loop_run(const struct cts_config *c, const char *version, struct cts_err *err)
 {
-    struct cts_loop l = { .config = c, .listen = CTS_LISTEN_NONE };
+    struct cts_loop l = { .config = c, .events_fd = -1, .listen = CTS_LISTEN_NONE };
     int             rc;
 
     (void)signal(SIGPIPE, SIG_IGN);

@@ -4,7 +4,22 @@
 #include "tests/fault.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A sanitizer's runtime makes system calls of its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define IS_SANITIZED 1
+#elif defined(__has_feature)
+#define IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define IS_SANITIZED 0
+#endif
 
 static int open_as(const char *backend, const char *level, uint32_t n_threads, struct ctsk_dev **d, struct cts_err *err)
 {
@@ -318,6 +333,60 @@ static void an_id_out_of_range_fails_the_sync_on_every_backend(void **state)
     rig_each_backend(check_promise, NULL);
 }
 
+/* From here on any system call of this thread but exit_group ends the process
+ * with SIGSYS. Other threads go on as they were. */
+static int forbid_system_calls(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog prog = { sizeof(code) / sizeof(code[0]), code };
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
+}
+
+/* Matrix products in a process that may not call the kernel: its exit code, or
+ * 128 and the signal. 2: it could not be set up. */
+static int fate_without_system_calls(uint32_t n_threads)
+{
+    struct ctsk_opts    o = { .backend = "cpu", .n_threads = n_threads, .spin_ns = 1000000000000u };
+    struct ctsk_matmul  m = { .n_rows = 32, .n_in = 64, .n_out = 64, .x_ld = 64, .y_ld = 64 };
+    static float        x[32 * 64], w[64 * 64], y[32 * 64];
+    struct ctsk_dev    *d;
+    struct ctsk_stream *s;
+    pid_t               pid = fork();
+    int                 status;
+
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        m.x.addr = (uint64_t)(uintptr_t)x;
+        m.w.addr = (uint64_t)(uintptr_t)w;
+        m.y.addr = (uint64_t)(uintptr_t)y;
+        if (ctsk_open(&d, &o, NULL) != 0 || ctsk_stream_new(d, &s) != 0 || forbid_system_calls() != 0) _exit(2);
+        for (int i = 0; i < 200; i++)
+            if (ctsk_matmul(s, &m) != 0) _exit(1);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void an_op_makes_no_system_call_while_the_workers_are_awake(void **state)
+{
+    (void)state;
+    if (IS_SANITIZED) skip();
+    for (uint32_t n_threads = 1; n_threads <= 2; n_threads++) {
+        int fate = fate_without_system_calls(n_threads);
+
+        if (fate == 2) skip(); /* a container that forbids seccomp */
+        CHECK_MSG(fate == 0, "%u threads: %d\n", n_threads, fate);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +395,7 @@ int main(void)
         cmocka_unit_test(open_buffer_and_stream_survive_failure_of_every_allocation),
         cmocka_unit_test(buffers_keep_their_bounds_on_every_backend),
         cmocka_unit_test(every_op_refuses_a_broken_shape_on_every_backend),
+        cmocka_unit_test(an_op_makes_no_system_call_while_the_workers_are_awake),
         cmocka_unit_test(an_id_out_of_range_fails_the_sync_on_every_backend),
     };
 

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct shape {
     int64_t n_rows, n_in, n_out, x_ld, y_ld;
@@ -16,6 +17,7 @@ static const struct shape SHAPES[] = {
     { 3, 7, 5, 9, 11, 1 },    { 5, 16, 4, 16, 4, 0 },     { 6, 17, 6, 17, 6, 1 },    { 7, 33, 19, 40, 23, 1 },
     { 13, 64, 31, 64, 32, 0 }, { 64, 256, 37, 300, 40, 0 }, { 97, 31, 17, 31, 17, 1 }, { 200, 5, 3, 8, 3, 0 },
     { 1, 4096, 65, 4096, 65, 0 }, { 66, 640, 130, 640, 130, 0 }, { 4, 2500, 9, 2500, 9, 1 },
+    { 13, 1025, 5, 1025, 5, 1 }, { 98, 2049, 18, 2049, 20, 1 },
 };
 #define N_SHAPES (sizeof(SHAPES) / sizeof(SHAPES[0]))
 
@@ -210,11 +212,55 @@ static void matmul_row_has_the_same_bits_in_any_batch_and_on_any_threads(void **
     }
 }
 
+/* Three rows whose last lies past 2^31 elements, in pages of which few are ever
+ * touched. The device of these backends is the host, so the test may map them. */
+static float *sparse(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    CHECK(p != MAP_FAILED);
+    return p;
+}
+
+static void multiply_far(struct rig *g, void *arg)
+{
+    const int64_t      far = ((int64_t)1 << 30) + 16;
+    size_t             bytes = (size_t)(2 * far + 16) * sizeof(float);
+    float             *x = sparse(bytes), *y = sparse(bytes), w[2] = { 1.0f, 10.0f };
+    struct ctsk_matmul a = { .n_rows = 3, .n_in = 2, .n_out = 1, .x_ld = far, .y_ld = far };
+
+    (void)arg;
+    for (int64_t r = 0; r < 3; r++) {
+        x[r * far] = (float)(r + 1);
+        x[r * far + 1] = 0.5f;
+    }
+    a.x.addr = (uint64_t)(uintptr_t)x;
+    a.y.addr = (uint64_t)(uintptr_t)y;
+    a.w.addr = (uint64_t)(uintptr_t)w;
+    CHECK(ctsk_matmul(g->stream, &a) == 0);
+    CHECK(ctsk_sync(g->stream) == 0);
+    for (int64_t r = 0; r < 3; r++) CHECK(y[r * far] == (float)(r + 6));
+    munmap(x, bytes);
+    munmap(y, bytes);
+}
+
+static void matmul_reaches_rows_beyond_2_to_31_elements(void **state)
+{
+    struct rig ref;
+
+    (void)state;
+    rig_open(&ref, "ref", NULL, 1);
+    multiply_far(&ref, NULL);
+    rig_close(&ref);
+    rig_each_level(1, multiply_far, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matmul_agrees_with_ref_on_every_backend),
         cmocka_unit_test(matmul_of_small_integers_is_exact_on_every_backend),
+        cmocka_unit_test(matmul_reaches_rows_beyond_2_to_31_elements),
         cmocka_unit_test(matmul_row_has_the_same_bits_in_any_batch_and_on_any_threads),
     };
 

@@ -62,10 +62,11 @@ static void sum_acc(float *sums, const vf *acc, int n_rows)
 static void matmul_deep(const struct ctsk_matmul *a, int64_t row_begin, int64_t row_end, int64_t out_begin,
                         int64_t out_end)
 {
-    vf    acc[CTS_CPU_TILE_ROWS / VF_MM_ROWS * (CTS_CPU_TILE_OUTS / 4)][VF_MM_ROWS * 4];
-    float sums[VF_MM_ROWS * 4];
+    vf      acc[CTS_CPU_TILE_ROWS / VF_MM_ROWS * (CTS_CPU_TILE_OUTS / 4)][VF_MM_ROWS * 4];
+    int64_t n_tiles = (row_end - row_begin + VF_MM_ROWS - 1) / VF_MM_ROWS * ((out_end - out_begin + 3) / 4);
+    float   sums[VF_MM_ROWS * 4];
 
-    memset(acc, 0, sizeof(acc));
+    memset(acc, 0, (size_t)n_tiles * sizeof(acc[0]));
     for (int64_t begin = 0; begin < a->n_in; begin += DEEP) {
         int64_t end = begin + DEEP < a->n_in ? begin + DEEP : a->n_in;
         int     i = 0;

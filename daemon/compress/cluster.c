@@ -1,3 +1,12 @@
+/* How adapters are shared out to clusters.
+ *
+ * The error depends on how many adapters share a basis above all (on the demo a
+ * balanced assignment at random beats an unbalanced one by k-means), so all
+ * clusters have the same size, give or take one. Within that each adapter goes
+ * where the others' bases keep most of it. A basis keeps its own members best
+ * because they made it, and were they asked, nobody would ever move; so each
+ * cluster is fitted in two halves at random, and a member is judged by the half
+ * that it is not in. */
 #include "daemon/compress/cluster.h"
 
 #include "common/assert.h"
@@ -9,21 +18,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SKETCH       8   /* a module's sketch is SKETCH x SKETCH numbers */
-#define KMEANS_RUNS  16  /* each from other centres; the best STARTS of them are refined */
+#define SKETCH       8  /* a module's sketch is SKETCH x SKETCH numbers */
+#define KMEANS_RUNS  16 /* each from other centres; the best one is refined */
 #define KMEANS_STEPS 50
-#define STARTS       3
-#define ROUNDS_MAX   20  /* of assignment and refit; nobody moves long before */
-#define ROUND_SWEEPS 6   /* of a fit that the next round continues */
-#define ROUND_TOLERANCE 1e-4
+#define ROUNDS_MAX   8  /* of assignment and refit */
+#define ROUNDS_IDLE  3  /* stop after so many that found nothing better */
+#define SWEEPS_HALF  1  /* enough to compare clusters with each other */
+#define SWEEPS_WHOLE 2
 
-/* A module's adapters that change it, stacked, and what is found of it. */
+/* A module's adapters that change it, stacked, and what a round finds of it. */
 struct module_data {
     uint32_t         n;
     uint32_t        *adapter; /* [n] index in the set */
     struct cts_stack stack;
-    struct cts_joint *fitted; /* [n_clusters]; rank 0: none yet */
-    double           *gain;   /* [n_adapters, n_clusters]: share of the adapter's change that is kept */
+    double          *gain; /* [n_adapters, n_clusters]: what the others' basis keeps of the adapter, of 1 */
+    double           kept; /* of all adapters by their own clusters' bases */
 };
 
 struct search {
@@ -33,8 +42,10 @@ struct search {
     size_t                          n_features;
     struct module_data             *modules;  /* [set->n_modules] */
     double                         *features; /* [n, n_features], rows of length 1 */
-    const uint32_t                 *cluster;  /* [n], of the round that runs */
-    uint32_t                        n_done, n_total;
+    uint32_t                       *cluster;  /* [n], of the round that runs */
+    uint8_t                        *half;     /* [n], 0 or 1 */
+    double                         *score;    /* [n, k], scratch: the higher, the better */
+    uint32_t                        round;
 };
 
 static double *doubles(size_t n, size_t m)
@@ -47,7 +58,7 @@ static void on_done(void *arg, uint32_t n_done)
     struct search *s = arg;
 
     (void)n_done; /* of this round; the bar shows rounds */
-    if (s->o->on_progress != NULL) s->o->on_progress(s->o->on_progress_arg, "clustering", s->n_done, s->n_total);
+    if (s->o->on_progress != NULL) s->o->on_progress(s->o->on_progress_arg, "clustering", s->round, ROUNDS_MAX);
 }
 
 static int run_tasks(struct search *s, cts_task_fn run, struct cts_err *err)
@@ -67,9 +78,8 @@ static int gather(struct search *s, uint32_t module_idx, struct module_data *m)
     int               rc = 0;
 
     m->adapter = calloc(s->n, sizeof(*m->adapter));
-    m->fitted = calloc(s->k, sizeof(*m->fitted));
     m->gain = doubles(s->n, s->k);
-    if (d == NULL || norm == NULL || m->adapter == NULL || m->fitted == NULL || m->gain == NULL) rc = -ENOMEM;
+    if (d == NULL || norm == NULL || m->adapter == NULL || m->gain == NULL) rc = -ENOMEM;
     for (uint32_t i = 0; i < s->n && rc == 0; i++)
         if (cts_adapter_set_delta(s->set, i, module_idx, &d[m->n], &norm[m->n]) && norm[m->n] > 0) m->adapter[m->n++] = i;
     if (rc == 0 && m->n > 0) rc = cts_stack_build(&m->stack, d, norm, m->n);
@@ -124,6 +134,66 @@ static void normalise_features(struct search *s)
     }
 }
 
+/* ---- balanced assignment ---- */
+
+/* Who loses most by not getting its first choice chooses first. */
+struct chooser {
+    double   regret;
+    uint32_t adapter;
+};
+
+static int compare_chooser(const void *a, const void *b)
+{
+    const struct chooser *x = a, *y = b;
+
+    if (x->regret != y->regret) return x->regret > y->regret ? -1 : 1;
+    return (x->adapter > y->adapter) - (x->adapter < y->adapter);
+}
+
+static double regret_of(const double *score, uint32_t k)
+{
+    double first = -INFINITY, second = -INFINITY;
+
+    for (uint32_t c = 0; c < k; c++) {
+        double v = score[c];
+
+        if (v > first) {
+            second = first;
+            first = v;
+        } else if (v > second) {
+            second = v;
+        }
+    }
+    return k > 1 ? first - second : 0;
+}
+
+/* Every adapter to the cluster with its highest score that has room: n / k
+ * adapters each, and one more in n mod k of them. Returns the sum of scores, or
+ * -INFINITY when memory ran out. */
+static double assign(const struct search *s, uint32_t *cluster)
+{
+    struct chooser *order = calloc(s->n, sizeof(*order));
+    uint32_t       *count = calloc(s->k, sizeof(*count)), n_larger = s->n % s->k;
+    double          sum = order == NULL || count == NULL ? -INFINITY : 0;
+
+    for (uint32_t i = 0; i < s->n && sum == 0; i++) order[i] = (struct chooser){ regret_of(s->score + (size_t)i * s->k, s->k), i };
+    if (sum == 0) qsort(order, s->n, sizeof(*order), compare_chooser);
+    for (uint32_t x = 0; x < s->n && sum > -INFINITY; x++) {
+        const double *score = s->score + (size_t)order[x].adapter * s->k;
+        uint32_t      best = UINT32_MAX;
+
+        for (uint32_t c = 0; c < s->k; c++)
+            if (count[c] < s->n / s->k + (n_larger > 0) && (best == UINT32_MAX || score[c] > score[best])) best = c;
+        CTS_ASSERT(best != UINT32_MAX); /* there is room for exactly n */
+        n_larger -= count[best]++ == s->n / s->k;
+        cluster[order[x].adapter] = best;
+        sum += score[best];
+    }
+    free(count);
+    free(order);
+    return sum;
+}
+
 /* ---- k-means ---- */
 
 static double distance2(const struct search *s, const double *x, const double *y)
@@ -138,8 +208,7 @@ static double distance2(const struct search *s, const double *x, const double *y
  * the probability of its squared distance to the nearest so far. near: scratch [n]. */
 static void seed_centres(const struct search *s, double *centre, double *near, uint64_t *random)
 {
-    size_t f = s->n_features;
-    size_t pick = cts_random(random) % s->n;
+    size_t f = s->n_features, pick = cts_random(random) % s->n;
 
     for (uint32_t i = 0; i < s->n; i++) near[i] = INFINITY;
     for (uint32_t k = 0; k < s->k; k++) {
@@ -157,150 +226,110 @@ static void seed_centres(const struct search *s, double *centre, double *near, u
     }
 }
 
-/* Every adapter to its nearest centre; the sum of squared distances. */
-static double assign_nearest(const struct search *s, const double *centre, uint32_t *cluster, double *near)
-{
-    double sum = 0;
-
-    for (uint32_t i = 0; i < s->n; i++) {
-        near[i] = INFINITY;
-        for (uint32_t k = 0; k < s->k; k++) {
-            double d = distance2(s, s->features + i * s->n_features, centre + k * s->n_features);
-
-            if (d < near[i]) {
-                near[i] = d;
-                cluster[i] = k;
-            }
-        }
-        sum += near[i];
-    }
-    return sum;
-}
-
-/* An empty cluster takes the adapter that is served worst (the least of good,
- * the adapter's share that is kept) out of a cluster that has another. count: scratch [k]. */
-static void fill_empty(const struct search *s, uint32_t *cluster, double *good, uint32_t *count)
-{
-    memset(count, 0, s->k * sizeof(*count));
-    for (uint32_t i = 0; i < s->n; i++) count[cluster[i]]++;
-    for (uint32_t k = 0; k < s->k; k++) {
-        uint32_t worst = UINT32_MAX;
-
-        if (count[k] > 0) continue;
-        for (uint32_t i = 0; i < s->n; i++)
-            if (count[cluster[i]] > 1 && (worst == UINT32_MAX || good[i] < good[worst])) worst = i;
-        CTS_ASSERT(worst != UINT32_MAX); /* there are no more clusters than adapters */
-        count[cluster[worst]]--;
-        count[k]++;
-        cluster[worst] = k;
-        good[worst] = INFINITY; /* it stays there */
-    }
-}
-
-static void move_centres(const struct search *s, const uint32_t *cluster, double *centre, const uint32_t *count)
+static void move_centres(const struct search *s, const uint32_t *cluster, double *centre)
 {
     size_t f = s->n_features;
 
     memset(centre, 0, s->k * f * sizeof(*centre));
     for (uint32_t i = 0; i < s->n; i++)
-        for (size_t x = 0; x < f; x++) centre[cluster[i] * f + x] += s->features[i * f + x] / count[cluster[i]];
+        for (size_t x = 0; x < f; x++) centre[cluster[i] * f + x] += s->features[i * f + x];
+    for (uint32_t k = 0; k < s->k; k++) {
+        double n = (double)(s->n / s->k); /* but for one at most: good enough to measure from */
+
+        for (size_t x = 0; x < f; x++) centre[k * f + x] /= n;
+    }
 }
 
-/* One run of k-means; the sum of squared distances at its end. */
-static double kmeans(const struct search *s, uint32_t *cluster, double *centre, double *near, uint32_t *count, uint64_t *random)
+/* One run of k-means with clusters of one size; minus the sum of squared distances at its end. */
+static double kmeans(const struct search *s, uint32_t *cluster, double *centre, double *near, uint64_t *random)
 {
-    double sum = INFINITY;
+    double sum = -INFINITY;
 
     seed_centres(s, centre, near, random);
-    for (int i = 0; i < KMEANS_STEPS; i++) {
+    for (int step = 0; step < KMEANS_STEPS; step++) {
         double before = sum;
 
-        sum = assign_nearest(s, centre, cluster, near);
-        for (uint32_t a = 0; a < s->n; a++) near[a] = -near[a];
-        fill_empty(s, cluster, near, count);
-        if (sum >= before) break;
-        move_centres(s, cluster, centre, count);
+        for (uint32_t i = 0; i < s->n; i++)
+            for (uint32_t k = 0; k < s->k; k++)
+                s->score[(size_t)i * s->k + k] = -distance2(s, s->features + i * s->n_features, centre + k * s->n_features);
+        sum = assign(s, cluster);
+        if (sum <= before) break;
+        move_centres(s, cluster, centre);
     }
     return sum;
 }
 
-/* The STARTS best different runs, best first, into best [STARTS, n]. Returns how many there are. */
-static int kmeans_runs(const struct search *s, uint32_t *best, uint32_t *n_best)
+/* The best of KMEANS_RUNS runs into s->cluster. */
+static int start_clusters(struct search *s)
 {
-    uint32_t *cluster = calloc(s->n, sizeof(*cluster)), *count = calloc(s->k, sizeof(*count));
-    double   *centre = doubles(s->k, s->n_features), *near = doubles(s->n, 1), sums[STARTS];
+    uint32_t *cluster = calloc(s->n, sizeof(*cluster));
+    double   *centre = doubles(s->k, s->n_features), *near = doubles(s->n, 1), best = -INFINITY;
     uint64_t  random = cts_random_stream(s->o->seed, UINT64_MAX);
-    int       rc = cluster == NULL || count == NULL || centre == NULL || near == NULL ? -ENOMEM : 0;
+    int       rc = cluster == NULL || centre == NULL || near == NULL ? -ENOMEM : 0;
 
-    *n_best = 0;
     for (int run = 0; run < KMEANS_RUNS && rc == 0; run++) {
-        double   sum = kmeans(s, cluster, centre, near, count, &random);
-        uint32_t at = 0;
+        double sum = kmeans(s, cluster, centre, near, &random);
 
-        while (at < *n_best && sums[at] < sum) at++;
-        if (at == STARTS || (at < *n_best && sums[at] == sum)) continue; /* the same clusters again */
-        if (*n_best < STARTS) (*n_best)++;
-        for (uint32_t i = *n_best - 1; i > at; i--) {
-            sums[i] = sums[i - 1];
-            memcpy(best + (size_t)i * s->n, best + (size_t)(i - 1) * s->n, s->n * sizeof(*best));
-        }
-        sums[at] = sum;
-        memcpy(best + (size_t)at * s->n, cluster, s->n * sizeof(*best));
+        if (sum == -INFINITY) rc = -ENOMEM;
+        if (sum <= best) continue;
+        best = sum;
+        memcpy(s->cluster, cluster, s->n * sizeof(*cluster));
     }
     free(near);
     free(centre);
-    free(count);
     free(cluster);
     return rc;
 }
 
 /* ---- assign and refit ---- */
 
-/* Fit the cluster's basis of one module, on from the last round's. */
-static int refit(struct search *s, struct module_data *m, uint32_t module_idx, uint32_t cluster, uint32_t *pick)
+/* The members of a cluster that change the module, of one half or of both (half 2). */
+static int pick_part(const struct search *s, const struct module_data *m, uint32_t cluster, int half, struct cts_stack *part)
 {
-    struct cts_joint_opts o = { .rank = s->o->rank, .n_sweeps_max = ROUND_SWEEPS, .n_steps = 1, .tolerance = ROUND_TOLERANCE,
-                                .seed = cts_random_stream(s->o->seed, module_idx) };
-    struct cts_joint      before = m->fitted[cluster];
-    struct cts_stack      part;
-    uint32_t              n = 0;
-    int                   rc;
+    uint32_t *pick = calloc((size_t)m->n + 1, sizeof(*pick)), n = 0;
+    int       rc = pick == NULL ? -ENOMEM : 0;
 
-    for (uint32_t j = 0; j < m->n; j++)
-        if (s->cluster[m->adapter[j]] == cluster) pick[n++] = j;
-    m->fitted[cluster] = (struct cts_joint){ 0 };
-    if (n == 0) {
-        cts_joint_free(&before);
-        return 0;
-    }
-    if (before.rank > 0) o.start = &before;
-    rc = cts_stack_pick(&part, &m->stack, pick, n);
-    if (rc == 0) rc = cts_joint_fit(&m->fitted[cluster], &part, &o);
-    cts_stack_free(&part);
-    cts_joint_free(&before);
+    *part = (struct cts_stack){ 0 };
+    for (uint32_t j = 0; j < m->n && rc == 0; j++)
+        if (s->cluster[m->adapter[j]] == cluster && (half == 2 || s->half[m->adapter[j]] == half)) pick[n++] = j;
+    if (rc == 0 && n > 0) rc = cts_stack_pick(part, &m->stack, pick, n);
+    free(pick);
     return rc;
 }
 
-/* gain[i, cluster] of every adapter of the module: |U^T dW V|^2. */
-static int measure(struct search *s, struct module_data *m, uint32_t cluster)
+/* Fit one part of a cluster, on from start. Rank 0 where nobody is in it. */
+static int fit_part(const struct search *s, const struct module_data *m, uint32_t cluster, int half,
+                    const struct cts_joint *start, struct cts_joint *out)
 {
-    const struct cts_joint *f = &m->fitted[cluster];
-    size_t                  r = f->rank;
-    double                 *x = doubles(m->stack.n_rows, r), *y = doubles(m->stack.n_rows, r), *w = doubles(r, r);
-    int                     rc = x == NULL || y == NULL || w == NULL ? -ENOMEM : 0;
+    /* Half of the members, half of the rank: the two halves together start the whole. */
+    struct cts_joint_opts o = { .rank = half == 2 ? s->o->rank : (s->o->rank + 1) / 2, .seed = s->o->seed, .start = start,
+                                .n_sweeps_max = half == 2 ? SWEEPS_WHOLE : SWEEPS_HALF, .n_steps = half == 2 ? 1 : 2 };
+    struct cts_stack      part;
+    int                   rc = pick_part(s, m, cluster, half, &part);
 
+    *out = (struct cts_joint){ 0 };
+    if (rc == 0 && part.n > 0) rc = cts_joint_fit(out, &part, &o);
+    cts_stack_free(&part);
+    return rc;
+}
+
+/* kept [n]: |U^T dW V|^2 of every adapter of the module. */
+static int measure(const struct module_data *m, const struct cts_joint *f, double *kept)
+{
+    size_t  r = f->rank;
+    double *x = doubles(m->stack.n_rows, r), *y = doubles(m->stack.n_rows, r), *w = doubles(r, r);
+    int     rc = x == NULL || y == NULL || w == NULL ? -ENOMEM : 0;
+
+    memset(kept, 0, m->n * sizeof(*kept));
     if (rc == 0 && r > 0) {
         cts_mul_nt(m->stack.n_rows, f->rank, m->stack.n_out, m->stack.bt, f->ut, x);
         cts_mul_nt(m->stack.n_rows, f->rank, m->stack.n_in, m->stack.a, f->vt, y);
     }
-    for (uint32_t j = 0; j < m->n && rc == 0; j++) {
-        size_t  row = m->stack.first[j];
-        double *gain = &m->gain[(size_t)m->adapter[j] * s->k + cluster];
+    for (uint32_t j = 0; j < m->n && rc == 0 && r > 0; j++) {
+        size_t row = m->stack.first[j];
 
-        *gain = 0;
-        if (r == 0) continue;
         cts_mul_tn(f->rank, f->rank, m->stack.first[j + 1] - m->stack.first[j], x + row * r, y + row * r, w);
-        *gain = cts_sum_squares(w, r * r);
+        kept[j] = cts_sum_squares(w, r * r);
     }
     free(w);
     free(y);
@@ -308,82 +337,127 @@ static int measure(struct search *s, struct module_data *m, uint32_t cluster)
     return rc;
 }
 
-/* Task: refit one module's bases and measure every adapter in each. */
+/* What one half of a cluster keeps: of its own members nothing counts, of the
+ * other half's members all, of everybody else the mean of both halves. */
+static int judge_half(struct search *s, struct module_data *m, uint32_t cluster, int half, double *kept, struct cts_joint *f)
+{
+    static const struct cts_joint nothing = { 0 };
+    int                           rc = fit_part(s, m, cluster, half, &nothing, f);
+
+    if (rc == 0) rc = measure(m, f, kept);
+    for (uint32_t j = 0; j < m->n && rc == 0; j++) {
+        uint32_t i = m->adapter[j];
+        double   share = s->cluster[i] != cluster ? 0.5 : s->half[i] == half ? 0 : 1;
+
+        m->gain[(size_t)i * s->k + cluster] += share * kept[j];
+    }
+    return rc;
+}
+
+/* Both pairs side by side. */
+static int join(const struct cts_joint *a, const struct cts_joint *b, struct cts_joint *out)
+{
+    const struct cts_joint *any = a->rank > 0 ? a : b;
+    size_t                  ra = a->rank, rb = b->rank, n_out = any->n_out, n_in = any->n_in;
+
+    *out = (struct cts_joint){ .n_out = any->n_out, .n_in = any->n_in, .rank = a->rank + b->rank };
+    out->ut = doubles(ra + rb, n_out);
+    out->vt = doubles(ra + rb, n_in);
+    if (out->ut == NULL || out->vt == NULL) return -ENOMEM;
+    if (ra > 0) memcpy(out->ut, a->ut, ra * n_out * sizeof(double));
+    if (ra > 0) memcpy(out->vt, a->vt, ra * n_in * sizeof(double));
+    if (rb > 0) memcpy(out->ut + ra * n_out, b->ut, rb * n_out * sizeof(double));
+    if (rb > 0) memcpy(out->vt + ra * n_in, b->vt, rb * n_in * sizeof(double));
+    return 0;
+}
+
+/* What a cluster's halves keep of everybody, and the whole of its own members. */
+static int judge(struct search *s, struct module_data *m, uint32_t cluster, double *kept)
+{
+    struct cts_joint half[2] = { { 0 }, { 0 } }, start = { 0 }, whole = { 0 };
+    int              rc = judge_half(s, m, cluster, 0, kept, &half[0]);
+
+    if (rc == 0) rc = judge_half(s, m, cluster, 1, kept, &half[1]);
+    if (rc == 0) rc = join(&half[0], &half[1], &start);
+    if (rc == 0) rc = fit_part(s, m, cluster, 2, &start, &whole);
+    if (rc == 0) rc = measure(m, &whole, kept);
+    for (uint32_t j = 0; j < m->n && rc == 0; j++)
+        if (s->cluster[m->adapter[j]] == cluster) m->kept += kept[j];
+    cts_joint_free(&whole);
+    cts_joint_free(&start);
+    cts_joint_free(&half[1]);
+    cts_joint_free(&half[0]);
+    return rc;
+}
+
+/* Task: one module. */
 static int round_task(void *arg, uint32_t module_idx, struct cts_err *err)
 {
     struct search      *s = arg;
     struct module_data *m = &s->modules[module_idx];
-    uint32_t           *pick = calloc((size_t)m->n + 1, sizeof(*pick));
-    int                 rc = pick == NULL ? -ENOMEM : 0;
+    double             *kept = doubles(m->n, 1);
+    int                 rc = kept == NULL ? -ENOMEM : 0;
 
-    for (uint32_t k = 0; k < s->k && rc == 0; k++) {
-        rc = refit(s, m, module_idx, k, pick);
-        if (rc == 0) rc = measure(s, m, k);
-    }
-    free(pick);
+    memset(m->gain, 0, (size_t)s->n * s->k * sizeof(*m->gain));
+    m->kept = 0;
+    for (uint32_t k = 0; k < s->k && rc == 0; k++) rc = judge(s, m, k, kept);
+    free(kept);
     return rc < 0 ? cts_err_set(err, rc, "fit a module for the clusters") : 0;
 }
 
-/* Every adapter to the cluster that keeps most of it. Returns how many moved;
- * *kept is what the clusters kept before that. good [n], count [k]: scratch. */
-static uint32_t reassign(const struct search *s, uint32_t *cluster, double *good, uint32_t *count, double *kept)
+/* Share the members of every cluster out to two halves at random. */
+static int draw_halves(struct search *s, uint64_t *random)
 {
-    uint32_t *old = count + s->k, n_moved = 0;
+    uint32_t *room = calloc(s->k, 2 * sizeof(*room));
 
-    *kept = 0;
-    memcpy(old, cluster, s->n * sizeof(*old));
+    if (room == NULL) return -ENOMEM;
+    for (uint32_t i = 0; i < s->n; i++) room[2 * s->cluster[i]]++;
+    for (uint32_t k = 0; k < s->k; k++) {
+        room[2 * k + 1] = room[2 * k] / 2;
+        room[2 * k] -= room[2 * k + 1];
+    }
     for (uint32_t i = 0; i < s->n; i++) {
-        double top = -1;
+        uint32_t *of = room + 2 * s->cluster[i];
 
-        for (uint32_t k = 0; k < s->k; k++) {
-            double gain = 0;
-
-            for (uint32_t m = 0; m < s->set->n_modules; m++) gain += s->modules[m].gain[(size_t)i * s->k + k];
-            if (k == old[i]) *kept += gain;
-            if (gain > top) {
-                top = good[i] = gain;
-                cluster[i] = k;
-            }
-        }
+        s->half[i] = cts_random(random) % (of[0] + of[1]) >= of[0];
+        of[s->half[i]]--;
     }
-    fill_empty(s, cluster, good, count);
-    for (uint32_t i = 0; i < s->n; i++) n_moved += cluster[i] != old[i];
-    return n_moved;
+    free(room);
+    return 0;
 }
 
-static void forget_fits(struct search *s)
+/* Sums over modules in their order: the scores of all adapters; what the clusters keep. */
+static double sum_modules(struct search *s)
 {
-    for (uint32_t m = 0; s->modules != NULL && m < s->set->n_modules; m++)
-        for (uint32_t k = 0; k < s->k && s->modules[m].fitted != NULL; k++) cts_joint_free(&s->modules[m].fitted[k]);
+    double kept = 0;
+
+    memset(s->score, 0, (size_t)s->n * s->k * sizeof(*s->score));
+    for (uint32_t m = 0; m < s->set->n_modules; m++) {
+        kept += s->modules[m].kept;
+        for (size_t i = 0; i < (size_t)s->n * s->k; i++) s->score[i] += s->modules[m].gain[i];
+    }
+    return kept;
 }
 
-/* From one start until nobody moves; cluster is the best seen, *kept what it keeps. */
-static int refine(struct search *s, uint32_t *cluster, double *kept, struct cts_err *err)
+/* From s->cluster until rounds find nothing better; cluster is the best seen. */
+static int refine(struct search *s, uint32_t *cluster, struct cts_err *err)
 {
-    uint32_t *now = calloc(s->n, sizeof(*now)), *count = calloc((size_t)s->k + s->n, sizeof(*count));
-    double   *good = doubles(s->n, 1), keeps;
-    int       rc = now == NULL || count == NULL || good == NULL ? cts_err_set(err, -ENOMEM, "%u adapters", s->n) : 0;
+    uint64_t random = cts_random_stream(s->o->seed, UINT64_MAX - 1);
+    double   best = -1;
+    int      rc, n_idle = 0;
 
-    *kept = -1;
-    forget_fits(s);
-    if (rc == 0) memcpy(now, cluster, s->n * sizeof(*now));
-    s->cluster = now;
-    for (int round = 0; round < ROUNDS_MAX && rc == 0; round++, s->n_done++) {
-        uint32_t *tried = count + s->k; /* reassign leaves the clusters that it measured here */
-        uint32_t  n_moved;
-
-        if ((rc = run_tasks(s, round_task, err)) < 0) break;
-        n_moved = reassign(s, now, good, count, &keeps);
-        if (keeps > *kept) {
-            *kept = keeps;
-            memcpy(cluster, tried, s->n * sizeof(*cluster));
+    for (s->round = 0; s->round < ROUNDS_MAX && n_idle < ROUNDS_IDLE; s->round++) {
+        if ((rc = draw_halves(s, &random)) < 0) return cts_err_set(err, rc, "%u clusters", s->k);
+        if ((rc = run_tasks(s, round_task, err)) < 0) return rc;
+        double kept = sum_modules(s);
+        n_idle = kept > best ? 0 : n_idle + 1;
+        if (kept > best) {
+            best = kept;
+            memcpy(cluster, s->cluster, s->n * sizeof(*cluster));
         }
-        if (n_moved == 0) break;
+        if (assign(s, s->cluster) == -INFINITY) return cts_err_set(err, -ENOMEM, "%u adapters", s->n);
     }
-    free(good);
-    free(count);
-    free(now);
-    return rc;
+    return 0;
 }
 
 /* Clusters are numbered in the order of their first adapters. number: scratch [k]. */
@@ -398,47 +472,49 @@ static void renumber(const struct search *s, uint32_t *cluster, uint32_t *number
     }
 }
 
+static int search_init(struct search *s, struct cts_err *err)
+{
+    s->modules = calloc(s->set->n_modules, sizeof(*s->modules));
+    s->features = doubles(s->n, s->n_features);
+    s->cluster = calloc(s->n, sizeof(*s->cluster));
+    s->half = calloc(s->n, 1);
+    s->score = doubles(s->n, s->k);
+    if (s->modules == NULL || s->features == NULL || s->cluster == NULL || s->half == NULL || s->score == NULL)
+        return cts_err_set(err, -ENOMEM, "%u adapters", s->n);
+    return run_tasks(s, sketch_task, err);
+}
+
 static void search_free(struct search *s)
 {
-    forget_fits(s);
     for (uint32_t m = 0; s->modules != NULL && m < s->set->n_modules; m++) {
         cts_stack_free(&s->modules[m].stack);
         free(s->modules[m].adapter);
-        free(s->modules[m].fitted);
         free(s->modules[m].gain);
     }
-    free(s->modules);
+    free(s->score);
+    free(s->half);
+    free(s->cluster);
     free(s->features);
+    free(s->modules);
 }
 
 int cts_cluster_find(uint32_t *cluster, const struct cts_adapter_set *set, const struct cts_compress_opts *o,
                      struct cts_err *err)
 {
     struct search s = { .set = set, .o = o, .n = set->n, .k = o->n_clusters,
-                        .n_features = (size_t)set->n_modules * SKETCH * SKETCH, .n_total = STARTS * ROUNDS_MAX };
-    uint32_t     *start = calloc((size_t)STARTS * set->n, sizeof(*start)), n_starts = 0; /* n >= k */
-    double        kept, best = -1;
-    int           rc;
+                        .n_features = (size_t)set->n_modules * SKETCH * SKETCH };
+    uint32_t     *number = calloc(s.k, sizeof(*number));
+    int           rc = number == NULL ? cts_err_set(err, -ENOMEM, "%u clusters", s.k) : search_init(&s, err);
 
-    s.modules = calloc(set->n_modules, sizeof(*s.modules));
-    s.features = doubles(s.n, s.n_features);
-    rc = start == NULL || s.modules == NULL || s.features == NULL ? cts_err_set(err, -ENOMEM, "%u adapters", s.n) : 0;
-    if (rc == 0) rc = run_tasks(&s, sketch_task, err);
+    CTS_ASSERT(s.k > 0 && s.k <= s.n);
     if (rc == 0) {
         normalise_features(&s);
-        rc = kmeans_runs(&s, start, &n_starts);
+        rc = start_clusters(&s);
         if (rc < 0) cts_err_set(err, rc, "k-means of %u adapters", s.n);
     }
-    for (uint32_t i = 0; i < n_starts && rc == 0; i++) {
-        s.n_done = i * ROUNDS_MAX;
-        rc = refine(&s, start + (size_t)i * s.n, &kept, err);
-        if (rc == 0 && kept > best) {
-            best = kept;
-            memcpy(cluster, start + (size_t)i * s.n, s.n * sizeof(*cluster));
-        }
-    }
-    if (rc == 0) renumber(&s, cluster, start);
+    if (rc == 0) rc = refine(&s, cluster, err);
+    if (rc == 0) renumber(&s, cluster, number);
     search_free(&s);
-    free(start);
+    free(number);
     return rc;
 }

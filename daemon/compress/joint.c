@@ -154,7 +154,7 @@ static int work_init_solver(struct work *k)
     return k->z != NULL && k->m != NULL && k->eigen != NULL && k->oo != NULL ? 0 : -ENOMEM;
 }
 
-static int work_init(struct work *k, const struct cts_stack *s, uint32_t rank)
+static int work_init(struct work *k, const struct cts_stack *s, uint32_t rank, int is_solving)
 {
     int rc;
 
@@ -165,7 +165,7 @@ static int work_init(struct work *k, const struct cts_stack *s, uint32_t rank)
     if (k->w == NULL || k->mix == NULL || k->g == NULL) return -ENOMEM;
     if ((rc = side_init(&k->u, s->bt, s->n_rows, s->n_out, rank)) < 0) return rc;
     if ((rc = side_init(&k->v, s->a, s->n_rows, s->n_in, rank)) < 0) return rc;
-    return work_init_solver(k);
+    return is_solving ? work_init_solver(k) : 0;
 }
 
 static void work_free(struct work *k)
@@ -422,7 +422,7 @@ int cts_joint_fit(struct cts_joint *out, const struct cts_stack *s, const struct
     if (rank > s->n_in) rank = s->n_in;
     if (rank > s->n_rows) rank = s->n_rows;
     *out = (struct cts_joint){ .n_out = s->n_out, .n_in = s->n_in, .rank = rank };
-    if ((rc = work_init(&k, s, rank)) == 0 && (rc = start(&k, o)) == 0 && (rc = iterate(&k, o, out)) == 0)
+    if ((rc = work_init(&k, s, rank, o->n_steps == 0 || o->start == NULL)) == 0 && (rc = start(&k, o)) == 0 && (rc = iterate(&k, o, out)) == 0)
         rc = finish(&k, out);
     work_free(&k);
     if (rc < 0) cts_joint_free(out);

@@ -43,7 +43,7 @@ struct cts_joint_opts {
     uint32_t n_steps;      /* of power iteration in a half-sweep; 0: solve it */
     double   tolerance;    /* stop when a sweep moves the objective by less than this share */
     uint64_t seed;         /* of the start */
-    const struct cts_joint *start; /* NULL, or a pair to start from; of any rank */
+    const struct cts_joint *start; /* NULL, or a pair to start from; of any rank, 0 (random) too */
 };
 #define CTS_JOINT_EXACT_MAX  1024 /* longest side whose half-sweep is solved by LAPACK */
 #define CTS_JOINT_SWEEPS_MAX 100

@@ -27,3 +27,15 @@ tests_test_batch_invariance_LDADD = $(tests_ldadd)
 check_PROGRAMS += tests/test_engine
 tests_test_engine_SOURCES = tests/test_engine.c $(rig_sources)
 tests_test_engine_LDADD = $(tests_ldadd)
+
+check_PROGRAMS += tests/test_mixed
+tests_test_mixed_SOURCES = tests/test_mixed.c $(rig_sources) $(lossless_sources)
+tests_test_mixed_LDADD = $(tests_ldadd)
+
+check_PROGRAMS += tests/test_weights
+tests_test_weights_LDADD = $(tests_ldadd)
+
+check_PROGRAMS += tests/test_engine_open
+tests_test_engine_open_SOURCES = tests/test_engine_open.c $(rig_sources) $(lossless_sources) $(fault_files)
+tests_test_engine_open_LDADD = $(tests_ldadd)
+tests_test_engine_open_LDFLAGS = $(AM_LDFLAGS) $(fault_ldflags)

@@ -117,6 +117,14 @@ static uint32_t slot_tables(const struct cts_slot *s)
     return n_max;
 }
 
+static uint32_t slot_linears(const struct cts_slot *s)
+{
+    uint32_t bits = 0;
+
+    for (uint32_t i = 0; i < s->n_parts; i++) bits |= 1u << s->parts[i].linear;
+    return bits;
+}
+
 struct measure {
     struct cts_adapter_tables_bytes bytes;
     uint32_t                        n_tables, n_tables_max, rank_max;
@@ -298,6 +306,7 @@ static int put_collection(struct cts_adapter_tables *t, const struct cts_adapter
         t->views[i] = (struct cts_adapter_view){ .first_table = n_tables,
                                                  .n_tables = slot_tables(&s),
                                                  .cluster = c->adapters[i].cluster,
+                                                 .linears = slot_linears(&s),
                                                  .is_loaded = 1 };
         n_tables += t->views[i].n_tables;
         rc = put_slot(t, c, places, &s, &t->views[i], &off);
@@ -409,7 +418,11 @@ int cts_adapter_tables_load(struct cts_adapter_tables *t, uint32_t adapter_idx, 
 
     CTS_ASSERT(v->n_users == 0);
     memset(t->host_table, 0, table_bytes(t));
-    for (uint32_t i = 0; i < p->n_modules && rc == 0; i++) rc = put_exact(t, &off, end, &p->modules[i]);
+    v->linears = 0;
+    for (uint32_t i = 0; i < p->n_modules && rc == 0; i++) {
+        rc = put_exact(t, &off, end, &p->modules[i]);
+        if (rc == 0) v->linears |= 1u << p->modules[i].linear;
+    }
     if (rc != 0) memset(t->host_table, 0, table_bytes(t));
     rc_table = put_table(t, v->first_table);
     if (rc == 0) rc = rc_table;

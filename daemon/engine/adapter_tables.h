@@ -21,6 +21,7 @@
 struct cts_adapter_view {
     uint32_t first_table, n_tables;
     uint32_t cluster;   /* of the exact lane: UINT32_MAX */
+    uint32_t linears;   /* bits of enum cts_linear that it changes in some layer */
     uint32_t n_users;   /* live requests that name it: the engine's count */
     int      is_loaded;
 };

@@ -38,6 +38,7 @@ struct cts_run {
     int32_t           *pages;        /* [n_pages_per_seq_max] */
     uint32_t           n_refs;
     struct cts_part_ref *refs;       /* [n_refs_max] */
+    uint32_t           linears;      /* bits of enum cts_linear that its parts change */
     uint64_t           key;          /* rows that share a basis, then an adapter, stand together */
     uint64_t           deadline_ns;  /* UINT64_MAX: none */
     uint32_t           next, prev;   /* in a client's queue */

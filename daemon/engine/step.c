@@ -41,9 +41,13 @@ static void fill_inputs(struct cts_engine *e)
     struct cts_forward_in *in = cts_forward_in(e->forward);
 
     in->n_rows = in->n_seqs = in->n_parts = in->n_logits = 0;
+    in->skip_linears = (1u << CTS_N_LINEARS) - 1;
     for (uint32_t i = 0; i < e->schedule.n_ready; i++) {
         uint32_t idx = e->schedule.ready[i];
-        if (e->requests.runs[idx].n_step_rows > 0) put_rows(e, in, idx);
+
+        if (e->requests.runs[idx].n_step_rows == 0) continue;
+        put_rows(e, in, idx);
+        in->skip_linears &= ~e->requests.runs[idx].linears;
     }
     CTS_ASSERT(in->n_rows == e->plan.n_rows);
     CTS_ASSERT(in->n_seqs == e->plan.n_seqs);

@@ -53,7 +53,7 @@ void cts_engine_end_run(struct cts_engine *e, uint32_t idx, int code, uint32_t f
  * share a basis come to stand together. The base alone comes first. */
 static int resolve_parts(struct cts_engine *e, const struct cts_engine_request *req, struct cts_run *run)
 {
-    run->n_refs = 0;
+    run->n_refs = run->linears = 0;
     run->key = 0;
     for (uint32_t i = 0; i < req->n_parts; i++) {
         const struct cts_request_part *p = &req->parts[i];
@@ -63,6 +63,7 @@ static int resolve_parts(struct cts_engine *e, const struct cts_engine_request *
         v = &e->adapters.views[p->adapter_idx];
         if (!v->is_loaded) return CTS_ENOTFOUND;
         if (run->n_refs == 0) run->key = ((uint64_t)v->cluster << 32 | p->adapter_idx) + 1;
+        run->linears |= v->linears;
         for (uint32_t k = 0; k < v->n_tables; k++)
             run->refs[run->n_refs++] =
                 (struct cts_part_ref){ cts_adapter_tables_at(&e->adapters, v->first_table + k), p->weight };

@@ -259,7 +259,7 @@ static int adapt(struct cts_forward *f, uint32_t layer, enum cts_linear l, const
 
     cts_linear_shape(&f->c, l, &n_out, &n_in);
     if (f->tap != NULL) f->tap(f->tap_arg, layer, l, work_at(f, m->x), f->in.n_rows, n_in, f->stream);
-    if (f->in.n_parts == 0) return 0;
+    if (f->in.n_parts == 0 || (f->in.skip_linears >> l & 1)) return 0;
     return ctsk_adapt(f->stream, &(struct ctsk_adapt){
                                      .x = work_at(f, m->x),
                                      .y = work_at(f, m->y),

@@ -32,6 +32,7 @@ struct cts_forward_in {
     int32_t *page_table; /* [n_seqs, n_pages_per_seq_max] */
     int32_t *logits_row; /* [n_logits], rows whose logits are wanted, ascending */
     struct ctsk_row_part *parts; /* [n_parts], as ctsk_adapt wants them */
+    uint32_t skip_linears; /* bits of enum cts_linear that no part of this step changes; 0: any may be changed */
 };
 
 /* Called (tests and calibration only) with the device place of what feeds a

@@ -222,10 +222,12 @@ static void call_rope_append(struct rig *g, const void *shape, float *y)
 {
     const struct rope_shape *s = shape;
     int64_t                  kv_cols = s->n_kv_heads * s->head_dim;
-    size_t                   n_qkv = (size_t)(s->n_rows * s->qkv_ld) + RIG_GUARD, n_pages = (size_t)(N_PLACES * kv_cols);
+    size_t                   n_qkv = (size_t)(s->n_rows * s->qkv_ld) + RIG_GUARD;
+    size_t                   n_pages = (size_t)(N_PLACES * kv_cols);
     size_t                   n_angles = (size_t)(N_POSITIONS * s->head_dim / 2);
     float *q = rig_noise(1, n_qkv), *k = rig_noise(2, n_qkv), *v = rig_noise(3, n_qkv), *cos = rig_noise(4, n_angles),
           *sin = rig_noise(5, n_angles), *k_old = rig_noise(6, n_pages), *v_old = rig_guarded(7, n_pages);
+    float                  *all[] = { q, k, v, cos, sin, k_old, v_old };
     int32_t                 pos[70], place[70];
     struct ctsk_rope_append a = { .n_rows = s->n_rows, .n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads,
                                   .head_dim = s->head_dim, .qkv_ld = s->qkv_ld };
@@ -247,7 +249,7 @@ static void call_rope_append(struct rig *g, const void *shape, float *y)
     rig_get(g, y, a.q, n_qkv * sizeof(float));
     rig_get(g, y + n_qkv, a.k_pages, n_pages * sizeof(float));
     rig_get(g, y + n_qkv + n_pages, a.v_pages, (n_pages + RIG_GUARD) * sizeof(float));
-    free(q); free(k); free(v); free(cos); free(sin); free(k_old); free(v_old);
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) free(all[i]);
 }
 
 static void rope_append_agrees_with_ref_on_every_backend(void **state)

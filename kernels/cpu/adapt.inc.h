@@ -33,7 +33,9 @@ static void chunk_init(struct chunk *c, const struct ctsk_adapt *a, int64_t begi
     c->n = end - begin < CHUNK ? (int)(end - begin) : CHUNK;
     c->done = 0;
     for (int i = 0; i < c->n; i++) {
-        c->factors[i] = (const struct ctsk_factor *)cts_cpu_at((struct ctsk_ptr){ c->parts[i].factors }) + a->module_idx;
+        const struct ctsk_factor *modules = cts_cpu_at((struct ctsk_ptr){ c->parts[i].factors });
+
+        c->factors[i] = modules + a->module_idx;
         if (c->factors[i]->rank_in == 0) c->done |= (uint64_t)1 << i;
     }
 }
@@ -139,7 +141,8 @@ static void pick_left(struct expansion *e, const struct ctsk_adapt *a, struct ch
 }
 
 /* acc[r] += the first n columns, which lie in cols[], times inner[r][k ..]; n_x a constant. */
-INLINE void expand_cols(vf *acc, const vf *cols, const float *const *inner, const int n_x, int64_t k, const int n)
+INLINE void expand_cols(vf *acc, const vf *cols, const float *const *inner, const int n_x, int64_t k,
+                        const int n)
 {
     vf sum[VF_LANES];
 

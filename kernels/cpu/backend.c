@@ -46,15 +46,15 @@ static void share(struct cpu_dev *c, cts_pool_fn *fn, struct job *j, int64_t n_i
     else cts_pool_run(c->pool, fn, j, n_items, grain > least ? grain : least);
 }
 
-static void do_copy_rows(struct job *j, struct ctsk_ptr y, struct ctsk_ptr x, struct ctsk_ptr ids, int64_t n_cols,
-                         int64_t x_ld, int64_t begin, int64_t end)
+/* y[r,:] = x[ids[r],:] for rows begin .. end-1 */
+static void copy_rows(const struct ctsk_gather *a, int64_t begin, int64_t end)
 {
-    const int32_t *id = cts_cpu_at(ids);
+    const int32_t *ids = cts_cpu_at(a->ids);
+    const float   *x = cts_cpu_at(a->x);
+    float         *y = cts_cpu_at(a->y);
 
-    (void)j;
     for (int64_t r = begin; r < end; r++)
-        memcpy((float *)cts_cpu_at(y) + r * n_cols, (const float *)cts_cpu_at(x) + id[r] * x_ld,
-               (size_t)n_cols * sizeof(float));
+        memcpy(y + r * a->n_cols, x + ids[r] * a->x_ld, (size_t)a->n_cols * sizeof(float));
 }
 
 static void do_embed(void *arg, int64_t begin, int64_t end)
@@ -62,15 +62,14 @@ static void do_embed(void *arg, int64_t begin, int64_t end)
     struct job              *j = arg;
     const struct ctsk_embed *a = &j->op->embed;
 
-    do_copy_rows(j, a->y, a->table, a->ids, a->n_cols, a->n_cols, begin, end);
+    copy_rows(&(struct ctsk_gather){ a->y, a->table, a->ids, a->n_rows, a->n_cols, a->n_cols }, begin, end);
 }
 
 static void do_gather(void *arg, int64_t begin, int64_t end)
 {
-    struct job               *j = arg;
-    const struct ctsk_gather *a = &j->op->gather;
+    struct job *j = arg;
 
-    do_copy_rows(j, a->y, a->x, a->ids, a->n_cols, a->x_ld, begin, end);
+    copy_rows(&j->op->gather, begin, end);
 }
 
 static void do_rmsnorm(void *arg, int64_t begin, int64_t end)
@@ -141,8 +140,8 @@ static void run_matmul(struct cpu_dev *c, struct job *j)
           min_i64(a->n_rows, CTS_CPU_TILE_ROWS) * CTS_CPU_TILE_OUTS * a->n_in);
 }
 
-/* The cost of a pair is that of the context it may have at most a page table's
- * row of; a guess is enough to decide whether to share. */
+/* Rows differ in how far they look back; the mean is enough to decide whether to
+ * share. */
 static void run_attention(struct cpu_dev *c, struct job *j)
 {
     const struct ctsk_attention *a = &j->op->attention;

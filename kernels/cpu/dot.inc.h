@@ -80,15 +80,7 @@ INLINE void dot_sums(float *sums, const float *const *x, const float *const *w, 
     case 2: code(2);       \
     case 3: code(3);       \
     }
-#elif VF_MM_ROWS == 4
-#define WITH_ROWS(n, code) \
-    switch (n) {           \
-    case 1: code(1);       \
-    case 2: code(2);       \
-    case 3: code(3);       \
-    case 4: code(4);       \
-    }
-#else
+#elif VF_MM_ROWS == 6
 #define WITH_ROWS(n, code) \
     switch (n) {           \
     case 1: code(1);       \

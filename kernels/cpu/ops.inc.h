@@ -4,6 +4,10 @@
  * The files are compiled with -ffp-contract=off: a multiply and an add are
  * fused where it says vf_fma, and nowhere else. */
 
+#ifdef __FAST_MATH__
+#error "-ffast-math reorders sums: a row's bits would depend on its neighbours"
+#endif
+
 #include "kernels/cpu/level.h"
 
 #include <math.h>

@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) void vf_transpose(vf *v)
     __m256 a[8];
 
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; i += 4) { /* within 128 bits: a[i + j] holds columns j and 4 + j of rows i .. i + 3 */
+    for (int i = 0; i < 8; i += 4) { /* a[i + j]: columns j and 4 + j of rows i .. i + 3 */
         __m256 p = _mm256_unpacklo_ps(v[i], v[i + 1]), q = _mm256_unpackhi_ps(v[i], v[i + 1]);
         __m256 r = _mm256_unpacklo_ps(v[i + 2], v[i + 3]), s = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
 

@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) void vf_transpose(vf *v)
     __m512 a[16];
 
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; i += 4) { /* within 128 bits: a[i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows i .. i + 3 */
+    for (int i = 0; i < 16; i += 4) { /* a[i + j]: columns j, 4 + j, 8 + j, 12 + j of rows i .. i + 3 */
         __m512 p = _mm512_unpacklo_ps(v[i], v[i + 1]), q = _mm512_unpackhi_ps(v[i], v[i + 1]);
         __m512 r = _mm512_unpacklo_ps(v[i + 2], v[i + 3]), s = _mm512_unpackhi_ps(v[i + 2], v[i + 3]);
 

@@ -59,8 +59,8 @@ static void check_refused(int code, const char *want)
     int            rc = open_it(&err);
 
     CHECK_MSG(rc == code && strstr(err.text, want) != NULL, "want %d '%s', got %d '%s'\n", code, want, rc, err.text);
-    CHECK_MSG(strstr(err.text, dir) != NULL && strstr(err.text, "cts-compress") != NULL, "'%s' does not say what to do\n",
-              err.text);
+    CHECK_MSG(strstr(err.text, dir) != NULL && strstr(err.text, "cts-compress") != NULL,
+              "'%s' does not say what to do\n", err.text);
 }
 
 /* Reading adapter name is refused with code and want. */
@@ -85,8 +85,10 @@ static void collection_comes_back_as_it_was_written(void **state)
 
     (void)state;
     CHECK(cts_collection_open(&c, dir, NULL) == 0);
-    CHECK(c.generation == 7 && c.n_layers == 1 && c.n_clusters == 2 && c.n_bases == 4 && c.n_adapters == 4 && c.rank_max == 2);
-    CHECK(c.error_mean == 0.25 && c.error_energy == 0.2 && memcmp(c.base_digest, tiny.n.base_digest, CTS_DIGEST_BYTES) == 0);
+    CHECK(c.generation == 7 && c.n_layers == 1 && c.n_clusters == 2 && c.n_bases == 4 && c.n_adapters == 4 &&
+          c.rank_max == 2);
+    CHECK(c.error_mean == 0.25 && c.error_energy == 0.2 &&
+          memcmp(c.base_digest, tiny.n.base_digest, CTS_DIGEST_BYTES) == 0);
     for (uint32_t i = 0; i < 4; i++) {
         const struct cts_basis *a = &tiny.bases[i], *b = &c.bases[i];
 
@@ -187,7 +189,8 @@ static void collection_refuses_truncated_and_missing_files(void **state)
     }
 }
 
-/* A longer file of slots is fine: somebody is about to append. A file that shrinks after open is an error, not a crash. */
+/* A longer file of slots is fine: somebody is about to append. A file that shrinks after open is an error, not a
+ * crash. */
 static void collection_read_reports_a_file_that_shrank(void **state)
 {
     struct cts_collection c;
@@ -372,7 +375,8 @@ static void record_basis(json_t *j, const void *arg)
 
         f[i].bytes = size_of(f[i].name);
         CHECK(fd >= 0 && cts_collection_file_digest(fd, f[i].bytes, f[i].digest) == 0 && close(fd) == 0);
-        CHECK(json_object_set_new(json_array_get(files, (size_t)i), "bytes", json_integer((json_int_t)f[i].bytes)) == 0);
+        CHECK(json_object_set_new(json_array_get(files, (size_t)i), "bytes",
+                                  json_integer((json_int_t)f[i].bytes)) == 0);
         set_hex(json_array_get(files, (size_t)i), "digest", f[i].digest);
     }
     cts_collection_digest(c, f, 2, digest);
@@ -387,14 +391,29 @@ static void collection_refuses_a_basis_of_another_shape(void **state)
         struct cts_tensor_out t[2];
         const char           *want;
     } CASES[] = {
-        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "x", CTS_F32, 2, { 4, 2 }, v } }, "'x': no basis has" },
-        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "cluster.0.layer.0.k_proj.V", CTS_F32, 2, { 4, 2 }, v } }, "U or V is missing" },
-        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "cluster.1.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } }, "its V is missing" },
-        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "cluster.00.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } }, "no basis has" },
-        { { { "cluster.2.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "cluster.2.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } }, "2 clusters" },
-        { { { "cluster.0.layer.1.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "cluster.0.layer.1.q_proj.V", CTS_F32, 2, { 4, 2 }, v } }, "1 layers" },
-        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 1, { 6 }, v }, { "cluster.0.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } }, "shape" },
-        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "cluster.0.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, bad } }, "not finite" },
+        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v }, { "x", CTS_F32, 2, { 4, 2 }, v } },
+          "'x': no basis has" },
+        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v },
+            { "cluster.0.layer.0.k_proj.V", CTS_F32, 2, { 4, 2 }, v } },
+          "U or V is missing" },
+        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v },
+            { "cluster.1.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } },
+          "its V is missing" },
+        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v },
+            { "cluster.00.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } },
+          "no basis has" },
+        { { { "cluster.2.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v },
+            { "cluster.2.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } },
+          "2 clusters" },
+        { { { "cluster.0.layer.1.q_proj.U", CTS_F32, 2, { 3, 2 }, v },
+            { "cluster.0.layer.1.q_proj.V", CTS_F32, 2, { 4, 2 }, v } },
+          "1 layers" },
+        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 1, { 6 }, v },
+            { "cluster.0.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, v } },
+          "shape" },
+        { { { "cluster.0.layer.0.q_proj.U", CTS_F32, 2, { 3, 2 }, v },
+            { "cluster.0.layer.0.q_proj.V", CTS_F32, 2, { 4, 2 }, bad } },
+          "not finite" },
     };
     struct cts_collection c;
 
@@ -482,7 +501,8 @@ static void writer_holds_the_folder_alone_until_it_is_closed(void **state)
     (void)state;
     snprintf(other, sizeof(other), "%s/other/", top); /* a slash at the end changes nothing */
     CHECK(cts_collection_writer_open(&w, other, 0, NULL) == 0);
-    CHECK(cts_collection_writer_open(&second, other, 0, &err) == CTS_EBUSY && strstr(err.text, "another writer") != NULL);
+    CHECK(cts_collection_writer_open(&second, other, 0, &err) == CTS_EBUSY &&
+          strstr(err.text, "another writer") != NULL);
     CHECK(access(w.dir, F_OK) < 0); /* nothing is there before the commit */
     CHECK(cts_collection_writer_commit(&w, &tiny.n, &bytes, digest, NULL) == 0);
     CHECK(cts_collection_writer_open(&second, other, 1, NULL) == CTS_EBUSY); /* the lock moved with the folder */
@@ -545,7 +565,9 @@ static void writer_merges_size_classes_past_the_eighth(void **state)
 
         for (uint32_t k = 0; k < i; k++) class_bytes = cts_slot_class(class_bytes + 1);
         snprintf(name[i], sizeof(name[i]), "n%u", i);
-        part[i] = (struct cts_slot_part){ CTS_PART_LOWRANK, 0, 0, CTS_CLUSTER_NONE, (uint32_t)(class_bytes / 4 - 200), 8, 1, CTS_F32, 1, big };
+        part[i] = (struct cts_slot_part){
+            CTS_PART_LOWRANK, 0, 0, CTS_CLUSTER_NONE, (uint32_t)(class_bytes / 4 - 200), 8, 1, CTS_F32, 1, big
+        };
         e[i] = (struct cts_collection_entry){ .name = name[i], .slot = { .n_parts = 1, .parts = &part[i] } };
     }
     n.n_bases = 0;

@@ -99,7 +99,8 @@ static void slot_comes_back_as_it_was_packed(void **state)
         /* The values are exact in every format. */
         CHECK(memcmp(a.values, b.values, cts_slot_part_values(&a) * sizeof(float)) == 0);
         CHECK(a.kind == b.kind && a.layer == b.layer && a.linear == b.linear && a.cluster == b.cluster);
-        CHECK(a.n_rows == b.n_rows && a.n_cols == b.n_cols && a.rank == b.rank && a.dtype == b.dtype && a.scale == b.scale);
+        CHECK(a.n_rows == b.n_rows && a.n_cols == b.n_cols && a.rank == b.rank && a.dtype == b.dtype &&
+              a.scale == b.scale);
     }
     cts_slot_free(&s);
 }
@@ -232,7 +233,8 @@ static void slot_unpack_survives_failure_of_every_allocation(void **state)
     CHECK(i == 2); /* the parts and their values */
 }
 
-/* One line "00000040  48 00 ...  |H...|" of the page: offset and up to 16 bytes. Returns the count, 0 for another line. */
+/* One line "00000040  48 00 ...  |H...|" of the page: offset and up to 16 bytes. Returns the count, 0 for another
+ * line. */
 static int parse_dump_line(const char *line, unsigned long *off, uint8_t bytes[16])
 {
     char *end;

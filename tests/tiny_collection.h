@@ -67,8 +67,11 @@ static inline void tiny_fill(struct tiny *t)
     tiny_pair(t, 4, 1, 2);
     tiny_pair(t, 5, 0, 3);
     for (int i = 0; i < TINY_N_ADAPTERS; i++) {
-        t->entries[i] = (struct cts_collection_entry){ .name = names[i], .error_mean = 0.125 * i, .error_energy = 0.1 * i,
-                                                       .slot = { .n_parts = count[i], .parts = &t->parts[first[i]] } };
+        t->entries[i] =
+            (struct cts_collection_entry){ .name = names[i],
+                                           .error_mean = 0.125 * i,
+                                           .error_energy = 0.1 * i,
+                                           .slot = { .n_parts = count[i], .parts = &t->parts[first[i]] } };
         memset(t->entries[i].slot.digest, 'A' + i, CTS_DIGEST_BYTES);
     }
     t->n = (struct cts_collection_new){ .tool = "test 1", .method = "jd-full", .assignment = "given", .generation = 7,

@@ -20,7 +20,8 @@ static int is_refused(const struct cts_adapter_set *s, const char *name)
     return 0;
 }
 
-static int read_entry(const char *name, const json_t *v, const struct cts_adapter_set *s, uint32_t *cluster, struct cts_err *err)
+static int read_entry(const char *name, const json_t *v, const struct cts_adapter_set *s, uint32_t *cluster,
+                      struct cts_err *err)
 {
     const struct cts_adapter *a = NULL;
 
@@ -34,7 +35,8 @@ static int read_entry(const char *name, const json_t *v, const struct cts_adapte
 }
 
 /* Every adapter has a cluster, every cluster up to the highest an adapter. */
-static int check_whole(const struct cts_adapter_set *s, const uint32_t *cluster, uint32_t *n_clusters, struct cts_err *err)
+static int check_whole(const struct cts_adapter_set *s, const uint32_t *cluster, uint32_t *n_clusters,
+                       struct cts_err *err)
 {
     uint8_t *has = calloc((size_t)s->n + 1, 1);
     uint32_t n = 0;
@@ -49,7 +51,9 @@ static int check_whole(const struct cts_adapter_set *s, const uint32_t *cluster,
         if (cluster[i] >= n) n = cluster[i] + 1;
     }
     for (uint32_t k = 0; k < n && rc == 0; k++)
-        if (!has[k]) rc = cts_err_set(err, CTS_EFORMAT, "cluster %u has no adapter: number the clusters from 0 without a gap", k);
+        if (!has[k])
+            rc = cts_err_set(err, CTS_EFORMAT,
+                             "cluster %u has no adapter: number the clusters from 0 without a gap", k);
     if (rc == 0) *n_clusters = n;
     free(has);
     return rc;

@@ -1,7 +1,7 @@
 #ifndef CTS_DAEMON_COMPRESS_ASSIGN_H
 #define CTS_DAEMON_COMPRESS_ASSIGN_H
 
-#include "daemon/compress/adapters.h"
+#include "daemon/compress/adapter_set.h"
 
 /* Read which adapter goes to which cluster from a JSON object
  * {"adapter": cluster, ...}: every adapter of the set, clusters from 0 without

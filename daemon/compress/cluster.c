@@ -81,7 +81,8 @@ static int gather(struct search *s, uint32_t module_idx, struct module_data *m)
     m->gain = doubles(s->n, s->k);
     if (d == NULL || norm == NULL || m->adapter == NULL || m->gain == NULL) rc = -ENOMEM;
     for (uint32_t i = 0; i < s->n && rc == 0; i++)
-        if (cts_adapter_set_delta(s->set, i, module_idx, &d[m->n], &norm[m->n]) && norm[m->n] > 0) m->adapter[m->n++] = i;
+        if (cts_adapter_set_delta(s->set, i, module_idx, &d[m->n], &norm[m->n]) && norm[m->n] > 0)
+            m->adapter[m->n++] = i;
     if (rc == 0 && m->n > 0) rc = cts_stack_build(&m->stack, d, norm, m->n);
     free(norm);
     free(d);
@@ -176,7 +177,8 @@ static double assign(const struct search *s, uint32_t *cluster)
     uint32_t       *count = calloc(s->k, sizeof(*count)), n_larger = s->n % s->k;
     double          sum = order == NULL || count == NULL ? -INFINITY : 0;
 
-    for (uint32_t i = 0; i < s->n && sum == 0; i++) order[i] = (struct chooser){ regret_of(s->score + (size_t)i * s->k, s->k), i };
+    for (uint32_t i = 0; i < s->n && sum == 0; i++)
+        order[i] = (struct chooser){ regret_of(s->score + (size_t)i * s->k, s->k), i };
     if (sum == 0) qsort(order, s->n, sizeof(*order), compare_chooser);
     for (uint32_t x = 0; x < s->n && sum > -INFINITY; x++) {
         const double *score = s->score + (size_t)order[x].adapter * s->k;
@@ -251,7 +253,8 @@ static double kmeans(const struct search *s, uint32_t *cluster, double *centre, 
 
         for (uint32_t i = 0; i < s->n; i++)
             for (uint32_t k = 0; k < s->k; k++)
-                s->score[(size_t)i * s->k + k] = -distance2(s, s->features + i * s->n_features, centre + k * s->n_features);
+                s->score[(size_t)i * s->k + k] =
+                    -distance2(s, s->features + i * s->n_features, centre + k * s->n_features);
         sum = assign(s, cluster);
         if (sum <= before) break;
         move_centres(s, cluster, centre);
@@ -284,7 +287,8 @@ static int start_clusters(struct search *s)
 /* ---- assign and refit ---- */
 
 /* The members of a cluster that change the module, of one half or of both (half 2). */
-static int pick_part(const struct search *s, const struct module_data *m, uint32_t cluster, int half, struct cts_stack *part)
+static int pick_part(const struct search *s, const struct module_data *m, uint32_t cluster, int half,
+                     struct cts_stack *part)
 {
     uint32_t *pick = calloc((size_t)m->n + 1, sizeof(*pick)), n = 0;
     int       rc = pick == NULL ? -ENOMEM : 0;
@@ -302,8 +306,11 @@ static int fit_part(const struct search *s, const struct module_data *m, uint32_
                     const struct cts_joint *start, struct cts_joint *out)
 {
     /* Half of the members, half of the rank: the two halves together start the whole. */
-    struct cts_joint_opts o = { .rank = half == 2 ? s->o->rank : (s->o->rank + 1) / 2, .seed = s->o->seed, .start = start,
-                                .n_sweeps_max = half == 2 ? SWEEPS_WHOLE : SWEEPS_HALF, .n_steps = half == 2 ? 1 : 2 };
+    struct cts_joint_opts o = { .rank = half == 2 ? s->o->rank : (s->o->rank + 1) / 2,
+                                .seed = s->o->seed,
+                                .start = start,
+                                .n_sweeps_max = half == 2 ? SWEEPS_WHOLE : SWEEPS_HALF,
+                                .n_steps = half == 2 ? 1 : 2 };
     struct cts_stack      part;
     int                   rc = pick_part(s, m, cluster, half, &part);
 
@@ -339,7 +346,8 @@ static int measure(const struct module_data *m, const struct cts_joint *f, doubl
 
 /* What one half of a cluster keeps: of its own members nothing counts, of the
  * other half's members all, of everybody else the mean of both halves. */
-static int judge_half(struct search *s, struct module_data *m, uint32_t cluster, int half, double *kept, struct cts_joint *f)
+static int judge_half(struct search *s, struct module_data *m, uint32_t cluster, int half, double *kept,
+                      struct cts_joint *f)
 {
     static const struct cts_joint nothing = { 0 };
     int                           rc = fit_part(s, m, cluster, half, &nothing, f);

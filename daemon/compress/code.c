@@ -186,8 +186,8 @@ static int decompose(const struct cts_delta *d, struct triple *t)
     t->w = doubles(t->k, 1);
     t->pt = doubles(t->k, d->n_out);
     t->qt = doubles(t->k, d->n_in);
-    if (qb == NULL || qa == NULL || rb == NULL || ra == NULL || core == NULL || u == NULL || vt == NULL || t->w == NULL ||
-        t->pt == NULL || t->qt == NULL)
+    if (qb == NULL || qa == NULL || rb == NULL || ra == NULL || core == NULL || u == NULL || vt == NULL ||
+        t->w == NULL || t->pt == NULL || t->qt == NULL)
         goto out;
     for (size_t i = 0; i < d->n_out; i++)
         for (size_t k = 0; k < n; k++) qb[k * d->n_out + i] = d->scale * d->b[i * n + k];
@@ -222,7 +222,8 @@ static int store_pair(const struct cts_delta *d, struct triple *t, enum cts_dtyp
         for (size_t i = 0; i < n_out; i++)
             t->pt[k * n_out + i] = (double)(out->values[i * r + k] = stored(root * t->pt[k * n_out + i], format));
         for (size_t i = 0; i < n_in; i++)
-            t->qt[k * n_in + i] = (double)(out->values[n_out * r + k * n_in + i] = stored(root * t->qt[k * n_in + i], format));
+            t->qt[k * n_in + i] =
+                (double)(out->values[n_out * r + k * n_in + i] = stored(root * t->qt[k * n_in + i], format));
     }
     return cts_delta_lost(d, &p, out->total, &out->lost);
 }
@@ -236,7 +237,9 @@ int cts_code_pair(const struct cts_delta *d, double norm, uint32_t rank, enum ct
     if (k > d->n_out) k = d->n_out;
     if (k > d->n_in) k = d->n_in;
     if (k > rank) k = rank;
-    *out = (struct cts_coded){ .n_rows = d->n_out, .n_cols = d->n_in, .rank = k, .scale = scale_of(norm), .total = norm * norm };
+    *out = (struct cts_coded){
+        .n_rows = d->n_out, .n_cols = d->n_in, .rank = k, .scale = scale_of(norm), .total = norm * norm
+    };
     out->values = calloc((size_t)k * ((size_t)d->n_out + d->n_in), sizeof(*out->values));
     if (out->values == NULL) rc = -ENOMEM;
     else if (norm > 0 && (rc = decompose(d, &t)) == 0) rc = store_pair(d, &t, format, out);

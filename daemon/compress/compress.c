@@ -121,8 +121,13 @@ static int code_members(const struct job *j, uint32_t module_idx, uint32_t clust
     int                          rc = cts_coder_init(&coder, fitted, j->o->basis_format);
 
     if (rc < 0) return rc;
-    *b = (struct cts_basis){ .cluster = cluster, .layer = mod->layer, .linear = (uint32_t)mod->linear, .n_out = mod->n_out,
-                             .n_in = mod->n_in, .rank_u = coder.rank, .rank_v = coder.rank };
+    *b = (struct cts_basis){ .cluster = cluster,
+                             .layer = mod->layer,
+                             .linear = (uint32_t)mod->linear,
+                             .n_out = mod->n_out,
+                             .n_in = mod->n_in,
+                             .rank_u = coder.rank,
+                             .rank_v = coder.rank };
     rc = cts_coder_basis(&coder, &b->u, &b->vt);
     for (uint32_t i = 0; i < m->n && rc == 0; i++) {
         struct cts_delta d;
@@ -194,7 +199,8 @@ static int run_joint(struct job *j, struct cts_err *err)
 static int share_bases(struct job *j)
 {
     struct cts_compressed *c = j->c;
-    uint64_t              *bytes = calloc((size_t)c->n_clusters + 1, sizeof(*bytes)), *n = calloc((size_t)c->n_clusters + 1, sizeof(*n));
+    uint64_t              *bytes = calloc((size_t)c->n_clusters + 1, sizeof(*bytes));
+    uint64_t              *n = calloc((size_t)c->n_clusters + 1, sizeof(*n));
     int                    rc = bytes == NULL || n == NULL ? -ENOMEM : 0;
 
     for (uint32_t i = 0; i < c->n_bases && rc == 0; i++) {
@@ -232,8 +238,9 @@ static void sum_up(struct job *j)
             total += k->total;
             mean += k->total > 0 ? k->lost / k->total : 0; /* a module that is zero has no error */
             a->scale_bytes += 4;
-            a->value_bytes += cts_dtype_bytes(j->o->format) * (k->rank == 0 ? (uint64_t)k->n_rows * k->n_cols
-                                                                             : ((uint64_t)k->n_rows + k->n_cols) * k->rank);
+            a->value_bytes +=
+                cts_dtype_bytes(j->o->format) *
+                (k->rank == 0 ? (uint64_t)k->n_rows * k->n_cols : ((uint64_t)k->n_rows + k->n_cols) * k->rank);
         }
         a->error_mean = mean / n;
         a->error_energy = total > 0 ? lost / total : 0;
@@ -251,7 +258,9 @@ static int choose_clusters(struct job *j, uint32_t *found, struct cts_err *err)
     const struct cts_compress_opts *o = j->o;
 
     j->c->n_clusters = o->method == CTS_METHOD_SVD ? 0 : o->n_clusters;
-    j->c->assignment = o->cluster != NULL ? "given" : o->n_clusters > 1 && o->method != CTS_METHOD_SVD ? "fitted" : "one";
+    j->c->assignment = o->cluster != NULL                                 ? "given"
+                       : o->n_clusters > 1 && o->method != CTS_METHOD_SVD ? "fitted"
+                                                                          : "one";
     j->cluster = o->cluster != NULL ? o->cluster : found;
     if (strcmp(j->c->assignment, "fitted") != 0) return 0; /* found is all zero */
     return cts_cluster_find(found, j->set, o, err);
@@ -316,9 +325,16 @@ static uint32_t list_parts(const struct cts_compressed *c, uint32_t adapter_idx,
 
         if (k->values == NULL) continue;
         parts[n++] = (struct cts_slot_part){
-            .kind = k->rank == 0 ? CTS_PART_SIGMA : CTS_PART_LOWRANK, .layer = mod->layer, .linear = (uint32_t)mod->linear,
-            .cluster = c->adapters[adapter_idx].cluster, .n_rows = k->n_rows, .n_cols = k->n_cols, .rank = k->rank,
-            .dtype = c->o.format, .scale = k->scale, .values = k->values,
+            .kind = k->rank == 0 ? CTS_PART_SIGMA : CTS_PART_LOWRANK,
+            .layer = mod->layer,
+            .linear = (uint32_t)mod->linear,
+            .cluster = c->adapters[adapter_idx].cluster,
+            .n_rows = k->n_rows,
+            .n_cols = k->n_cols,
+            .rank = k->rank,
+            .dtype = c->o.format,
+            .scale = k->scale,
+            .values = k->values,
         };
     }
     return n;
@@ -331,11 +347,22 @@ int cts_compressed_write(struct cts_compressed *c, struct cts_collection_writer 
     struct cts_slot_part         *parts = calloc((size_t)s->n * s->n_modules, sizeof(*parts));
     struct cts_collection_entry  *entries = calloc(s->n, sizeof(*entries));
     struct cts_collection_new     n = {
-            .tool = "cts-compress " PACKAGE_VERSION, .method = c->o.method == CTS_METHOD_SVD ? "svd" : "jd-full",
-            .assignment = c->assignment, .generation = c->o.generation, .seed = c->o.seed, .n_layers = s->config.n_layers,
-            .rank = c->o.rank, .n_clusters = c->n_clusters, .sigma_format = c->o.format, .basis_format = c->o.basis_format,
-            .error_mean = c->error_mean, .error_energy = c->error_energy, .n_bases = c->n_bases, .n_adapters = s->n,
-            .bases = c->bases, .adapters = entries,
+            .tool = "cts-compress " PACKAGE_VERSION,
+            .method = c->o.method == CTS_METHOD_SVD ? "svd" : "jd-full",
+            .assignment = c->assignment,
+            .generation = c->o.generation,
+            .seed = c->o.seed,
+            .n_layers = s->config.n_layers,
+            .rank = c->o.rank,
+            .n_clusters = c->n_clusters,
+            .sigma_format = c->o.format,
+            .basis_format = c->o.basis_format,
+            .error_mean = c->error_mean,
+            .error_energy = c->error_energy,
+            .n_bases = c->n_bases,
+            .n_adapters = s->n,
+            .bases = c->bases,
+            .adapters = entries,
     };
     int rc = parts == NULL || entries == NULL ? cts_err_set(err, -ENOMEM, "%u adapters", s->n) : 0;
 
@@ -343,7 +370,8 @@ int cts_compressed_write(struct cts_compressed *c, struct cts_collection_writer 
     for (uint32_t i = 0; i < s->n && rc == 0; i++) {
         struct cts_slot_part *of = parts + (size_t)i * s->n_modules;
 
-        entries[i] = (struct cts_collection_entry){ .name = s->adapters[i].name, .error_mean = c->adapters[i].error_mean,
+        entries[i] = (struct cts_collection_entry){ .name = s->adapters[i].name,
+                                                    .error_mean = c->adapters[i].error_mean,
                                                     .error_energy = c->adapters[i].error_energy,
                                                     .slot = { .n_parts = list_parts(c, i, of), .parts = of } };
         memcpy(entries[i].slot.digest, s->adapters[i].peft.digest, CTS_DIGEST_BYTES);

@@ -5,7 +5,7 @@
 
 #include "common/dtype.h"
 #include "common/err.h"
-#include "daemon/compress/adapters.h"
+#include "daemon/compress/adapter_set.h"
 #include "daemon/compress/code.h"
 #include "daemon/store/collection.h"
 

@@ -24,8 +24,22 @@ struct args {
     int                      skips_bad, is_replacing, has_clusters;
 };
 
-enum { O_METHOD = 256, O_RANK, O_CLUSTERS, O_ASSIGN, O_SEED, O_THREADS, O_FORMAT, O_BASIS_FORMAT, O_MODULES, O_JSON, O_SKIP_BAD,
-       O_FORCE, O_HELP, O_VERSION };
+enum {
+    O_METHOD = 256,
+    O_RANK,
+    O_CLUSTERS,
+    O_ASSIGN,
+    O_SEED,
+    O_THREADS,
+    O_FORMAT,
+    O_BASIS_FORMAT,
+    O_MODULES,
+    O_JSON,
+    O_SKIP_BAD,
+    O_FORCE,
+    O_HELP,
+    O_VERSION
+};
 
 static const struct option long_options[] = {
     { "output", required_argument, NULL, 'o' },
@@ -201,7 +215,8 @@ static int judge_refused(const struct args *a, const struct cts_adapter_set *s, 
     for (uint32_t i = 0; i < s->n_refused; i++)
         fprintf(stderr, "cts-compress: refused: %s: %s\n", s->refused[i].name, s->refused[i].why.text);
     if (s->n_refused > 0 && !a->skips_bad)
-        return cts_err_set(err, CTS_EFORMAT, "%u of %u adapters refused: nothing was written; --skip-bad goes on without them",
+        return cts_err_set(err, CTS_EFORMAT,
+                           "%u of %u adapters refused: nothing was written; --skip-bad goes on without them",
                            s->n_refused, s->n + s->n_refused);
     if (s->n == 0) return cts_err_set(err, CTS_EFORMAT, "no adapter is left: nothing was written");
     return 0;
@@ -214,8 +229,8 @@ static int check_clusters(const struct args *a, const struct cts_adapter_set *s,
 }
 
 /* From the loaded set to the written collection and its report. */
-static int make(struct args *a, const struct cts_adapter_set *s, struct cts_collection_writer *w, struct bar *bar, uint64_t start_ns,
-                struct cts_err *err)
+static int make(struct args *a, const struct cts_adapter_set *s, struct cts_collection_writer *w, struct bar *bar,
+                uint64_t start_ns, struct cts_err *err)
 {
     uint32_t             *cluster = calloc((size_t)s->n + 1, sizeof(*cluster));
     struct cts_compressed c = { 0 };
@@ -264,7 +279,9 @@ static int run(struct args *a, struct cts_err *err)
 
 int main(int argc, char **argv)
 {
-    struct args    a = { .o = { .rank = 32, .n_clusters = 1, .generation = 1, .format = CTS_F32, .basis_format = CTS_F32 } };
+    struct args a = {
+        .o = { .rank = 32, .n_clusters = 1, .generation = 1, .format = CTS_F32, .basis_format = CTS_F32 }
+    };
     struct cts_err err = { 0 };
     int            rc = parse_args(&a, argc, argv);
 

@@ -69,8 +69,8 @@ int cts_delta_norm(const struct cts_delta *d, double *norm)
 }
 
 /* The expanded square: total - 2 <dW, c P Q^T> + |c P Q^T|^2. g, h: scratch [m * m], m >= k, rank. */
-static double expanded(const double *bt, const double *a, const struct cts_delta *d, const struct cts_pair *p, double total,
-                       double *g, double *h)
+static double expanded(const double *bt, const double *a, const struct cts_delta *d, const struct cts_pair *p,
+                       double total, double *g, double *h)
 {
     double cross, square;
 

@@ -194,7 +194,8 @@ static double project_all(struct work *k)
     for (uint32_t j = 0; j < k->s->n; j++) {
         size_t row = k->s->first[j];
 
-        cts_mul_tn(k->rank, k->rank, k->s->first[j + 1] - k->s->first[j], k->u.p + row * r, k->v.p + row * r, k->w + j * r * r);
+        cts_mul_tn(k->rank, k->rank, k->s->first[j + 1] - k->s->first[j], k->u.p + row * r, k->v.p + row * r,
+                   k->w + j * r * r);
     }
     return cts_sum_squares(k->w, k->s->n * r * r);
 }
@@ -422,7 +423,8 @@ int cts_joint_fit(struct cts_joint *out, const struct cts_stack *s, const struct
     if (rank > s->n_in) rank = s->n_in;
     if (rank > s->n_rows) rank = s->n_rows;
     *out = (struct cts_joint){ .n_out = s->n_out, .n_in = s->n_in, .rank = rank };
-    if ((rc = work_init(&k, s, rank, o->n_steps == 0 || o->start == NULL)) == 0 && (rc = start(&k, o)) == 0 && (rc = iterate(&k, o, out)) == 0)
+    if ((rc = work_init(&k, s, rank, o->n_steps == 0 || o->start == NULL)) == 0 && (rc = start(&k, o)) == 0 &&
+        (rc = iterate(&k, o, out)) == 0)
         rc = finish(&k, out);
     work_free(&k);
     if (rc < 0) cts_joint_free(out);

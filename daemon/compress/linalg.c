@@ -13,8 +13,8 @@ void cts_linalg_init(void)
     openblas_set_num_threads(1); /* the tasks are the parallelism, and sums keep one order */
 }
 
-static void mul(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, uint32_t m, uint32_t n, uint32_t k, const double *a, const double *b,
-                double *c)
+static void mul(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, uint32_t m, uint32_t n, uint32_t k, const double *a,
+                const double *b, double *c)
 {
     int lda = (int)(ta == CblasNoTrans ? k : m), ldb = (int)(tb == CblasNoTrans ? n : k);
 

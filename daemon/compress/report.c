@@ -53,10 +53,14 @@ void cts_report_print(const struct cts_report *r, FILE *f)
     print_adapters(c, f);
     cts_digest_hex(r->digest, hex);
     fprintf(f, "\n%u adapters, %s, rank %u", c->set->n, method_name(c), c->o.rank);
-    if (c->n_clusters > 0) fprintf(f, ", %u cluster%s, basis %s", c->n_clusters, c->n_clusters == 1 ? "" : "s", cts_dtype_name(c->o.basis_format));
+    if (c->n_clusters > 0)
+        fprintf(f, ", %u cluster%s, basis %s", c->n_clusters, c->n_clusters == 1 ? "" : "s",
+                cts_dtype_name(c->o.basis_format));
     fprintf(f, ", %s %s\n", c->n_clusters > 0 ? "sigma" : "pairs", cts_dtype_name(c->o.format));
     fprintf(f, "error mean %.6f, energy %.6f\n", c->error_mean, c->error_energy);
-    fprintf(f, "bytes: basis %" PRIu64 ", values %" PRIu64 ", scales %" PRIu64 ", headers %" PRIu64 "; %.0f an adapter, was %.0f (%.1f times)\n",
+    fprintf(f,
+            "bytes: basis %" PRIu64 ", values %" PRIu64 ", scales %" PRIu64 ", headers %" PRIu64
+            "; %.0f an adapter, was %.0f (%.1f times)\n",
             r->bytes.basis, r->bytes.values, r->bytes.scales, r->bytes.headers, (double)after / c->set->n,
             (double)before / c->set->n, (double)before / (double)after);
     fprintf(f, "collection %s in %s, %.1f s\n", hex, r->dir, r->seconds);

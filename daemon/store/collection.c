@@ -61,7 +61,9 @@ static int need_digest(const json_t *o, const char *key, uint8_t out[CTS_DIGEST_
     int         rc = need_str(o, key, &s, err);
 
     if (rc < 0) return rc;
-    return cts_digest_from_hex(s, out) == 0 ? 0 : cts_err_set(err, CTS_EFORMAT, "'%s' is not 64 hexadecimal digits", key);
+    return cts_digest_from_hex(s, out) == 0
+               ? 0
+               : cts_err_set(err, CTS_EFORMAT, "'%s' is not 64 hexadecimal digits", key);
 }
 
 static int need_checksum(const json_t *o, uint8_t out[CTS_SLOT_CHECKSUM_BYTES], struct cts_err *err)
@@ -87,7 +89,8 @@ static int read_head(struct cts_collection *c, const json_t *j, struct cts_err *
     int         rc;
 
     if ((rc = need_str(j, "format", &format, err)) < 0) return rc;
-    if (strcmp(format, "cts-collection") != 0) return cts_err_set(err, CTS_EFORMAT, "'format' is not \"cts-collection\"");
+    if (strcmp(format, "cts-collection") != 0)
+        return cts_err_set(err, CTS_EFORMAT, "'format' is not \"cts-collection\"");
     if ((rc = need_int(j, "version", INT64_MAX, &version, err)) < 0) return rc;
     if (version != CTS_COLLECTION_VERSION)
         return cts_err_set(err, CTS_EVERSION, "'version' is %" PRId64 ", this program reads %d", version,
@@ -157,7 +160,8 @@ static int read_files(struct cts_collection *c, const json_t *j, struct cts_err 
 }
 
 /* The cluster and the slot of an adapter: inside what the head and the files have. */
-static int read_place(const struct cts_collection *c, struct cts_collection_adapter *a, const json_t *o, struct cts_err *err)
+static int read_place(const struct cts_collection *c, struct cts_collection_adapter *a, const json_t *o,
+                      struct cts_err *err)
 {
     const struct files *f = c->files;
     int64_t             cluster = 0, class_bytes = 0, slot_idx = 0;
@@ -229,7 +233,8 @@ static int read_adapters(struct cts_collection *c, const json_t *j, struct cts_e
     int           rc;
 
     if (!json_is_array(list)) return cts_err_set(err, CTS_EFORMAT, "'adapters' is not an array");
-    if (json_array_size(list) > ADAPTERS_MAX) return cts_err_set(err, CTS_EFORMAT, "more than %u adapters", ADAPTERS_MAX);
+    if (json_array_size(list) > ADAPTERS_MAX)
+        return cts_err_set(err, CTS_EFORMAT, "more than %u adapters", ADAPTERS_MAX);
     c->adapters = calloc(json_array_size(list) + 1, sizeof(*c->adapters));
     if (c->adapters == NULL) return cts_err_set(err, -ENOMEM, "%zu adapters", json_array_size(list));
     json_array_foreach(list, i, o)
@@ -278,8 +283,8 @@ static int open_file(const struct cts_collection *c, const char *name, uint64_t 
     if (fd < 0) return cts_err_set(err, -errno, "open '%s'", path);
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < bytes) {
         (void)close(fd); /* nothing was written to it */
-        return cts_err_set(err, CTS_EFORMAT, "%s: shorter than the %" PRIu64 " bytes that %s records, or no file", name, bytes,
-                           CTS_COLLECTION_JSON);
+        return cts_err_set(err, CTS_EFORMAT, "%s: shorter than the %" PRIu64 " bytes that %s records, or no file",
+                           name, bytes, CTS_COLLECTION_JSON);
     }
     return fd;
 }
@@ -334,9 +339,10 @@ static int check_tensor(const struct cts_collection *c, const struct cts_tensor 
     if (cts_collection_tensor_parse(t->name, b, side) < 0)
         return cts_err_set(err, CTS_EFORMAT, "tensor '%s': no basis has that name", t->name);
     if (b->cluster >= c->n_clusters || b->layer >= c->n_layers)
-        return cts_err_set(err, CTS_EFORMAT, "tensor '%s': %s has %u clusters and %u layers", t->name, CTS_COLLECTION_JSON,
-                           c->n_clusters, c->n_layers);
-    if (t->n_dims != 2 || t->dim[0] == 0 || t->dim[0] > CTS_SLOT_DIM_MAX || t->dim[1] == 0 || t->dim[1] > CTS_SLOT_RANK_MAX)
+        return cts_err_set(err, CTS_EFORMAT, "tensor '%s': %s has %u clusters and %u layers", t->name,
+                           CTS_COLLECTION_JSON, c->n_clusters, c->n_layers);
+    if (t->n_dims != 2 || t->dim[0] == 0 || t->dim[0] > CTS_SLOT_DIM_MAX || t->dim[1] == 0 ||
+        t->dim[1] > CTS_SLOT_RANK_MAX)
         return cts_err_set(err, CTS_EFORMAT, "tensor '%s': its shape is out of range", t->name);
     return 0;
 }
@@ -356,7 +362,8 @@ static int list_bases(struct cts_collection *c, const struct cts_safetensors *f,
         const struct cts_tensor *tu = &f->tensors[i], *tv = tu + 1;
 
         if ((rc = check_tensor(c, tu, b, &side, err)) < 0) return rc;
-        if (side != 'U' || i + 1 == f->n_tensors) return cts_err_set(err, CTS_EFORMAT, "tensor '%s': U or V is missing", tu->name);
+        if (side != 'U' || i + 1 == f->n_tensors)
+            return cts_err_set(err, CTS_EFORMAT, "tensor '%s': U or V is missing", tu->name);
         if ((rc = check_tensor(c, tv, &v, &side, err)) < 0) return rc;
         if (side != 'V' || cts_basis_compare(b, &v) != 0)
             return cts_err_set(err, CTS_EFORMAT, "tensor '%s': its V is missing", tu->name);
@@ -373,7 +380,8 @@ static int list_bases(struct cts_collection *c, const struct cts_safetensors *f,
 }
 
 /* Read one tensor of n values; refuse what is not finite. *out is the caller's to free. */
-static int read_values(const struct cts_safetensors *f, const struct cts_basis *b, char side, float **out, struct cts_err *err)
+static int read_values(const struct cts_safetensors *f, const struct cts_basis *b, char side, float **out,
+                       struct cts_err *err)
 {
     char                     name[96];
     const struct cts_tensor *t;
@@ -491,20 +499,22 @@ static int check_slot(const struct cts_collection *c, const struct cts_collectio
     if (memcmp(s->digest, a->digest, CTS_DIGEST_BYTES) != 0)
         return cts_err_set(err, CTS_EDIGEST, "adapter digest: it is another adapter's slot");
     if (s->generation != c->generation)
-        return cts_err_set(err, CTS_EDIGEST, "generation: the slot's is %" PRIu64 ", the collection's %" PRIu64, s->generation,
-                           c->generation);
+        return cts_err_set(err, CTS_EDIGEST, "generation: the slot's is %" PRIu64 ", the collection's %" PRIu64,
+                           s->generation, c->generation);
     if (memcmp(checksum, a->checksum, CTS_SLOT_CHECKSUM_BYTES) != 0)
         return cts_err_set(err, CTS_EDIGEST, "checksum: it is not the one that %s records", CTS_COLLECTION_JSON);
     for (uint32_t i = 0; i < s->n_parts; i++) {
         const struct cts_slot_part *p = &s->parts[i];
         const struct cts_basis     *b = cts_collection_basis(c, a->cluster, p->layer, p->linear);
 
-        if (p->layer >= c->n_layers) return cts_err_set(err, CTS_EFORMAT, "part %u: layer %u of %u", i, p->layer, c->n_layers);
+        if (p->layer >= c->n_layers)
+            return cts_err_set(err, CTS_EFORMAT, "part %u: layer %u of %u", i, p->layer, c->n_layers);
         if (p->kind != CTS_PART_SIGMA) continue;
         if (p->cluster != a->cluster)
             return cts_err_set(err, CTS_EFORMAT, "part %u: cluster %u, the adapter is in another", i, p->cluster);
         if (b == NULL || b->rank_u != p->n_rows || b->rank_v != p->n_cols)
-            return cts_err_set(err, CTS_EFORMAT, "part %u: a sigma of %u x %u without a basis for it", i, p->n_rows, p->n_cols);
+            return cts_err_set(err, CTS_EFORMAT, "part %u: a sigma of %u x %u without a basis for it", i,
+                               p->n_rows, p->n_cols);
     }
     return 0;
 }
@@ -515,7 +525,8 @@ static int read_slot(int fd, void *buf, uint64_t class_bytes, uint32_t slot_idx,
     uint64_t off = 0;
 
     while (off < class_bytes) {
-        ssize_t got = pread(fd, (uint8_t *)buf + off, class_bytes - off, (off_t)((uint64_t)slot_idx * class_bytes + off));
+        ssize_t got =
+            pread(fd, (uint8_t *)buf + off, class_bytes - off, (off_t)((uint64_t)slot_idx * class_bytes + off));
 
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return cts_err_set(err, -errno, "read");

@@ -40,7 +40,7 @@ struct cts_collection_adapter {
 struct cts_collection {
     char                           *dir;
     uint8_t                         base_digest[CTS_DIGEST_BYTES];
-    uint8_t                         digest[CTS_DIGEST_BYTES]; /* of the collection: over collection.json's record of it */
+    uint8_t                         digest[CTS_DIGEST_BYTES]; /* the collection's, over its record */
     uint64_t                        generation;
     uint32_t                        n_layers, n_clusters, n_bases, n_adapters;
     uint32_t                        rank_max; /* of any basis */
@@ -67,7 +67,8 @@ const struct cts_basis *cts_collection_basis(const struct cts_collection *c, uin
  * adapter's digest, and each sigma's shape against its basis. CTS_EDIGEST,
  * CTS_EFORMAT, CTS_EUNSUP, CTS_EVERSION, -EIO for a file that ends too early,
  * -errno; *out is untouched then. Free with cts_slot_free. Blocks; any thread. */
-int cts_collection_read(const struct cts_collection *c, uint32_t adapter_idx, struct cts_slot *out, struct cts_err *err);
+int cts_collection_read(const struct cts_collection *c, uint32_t adapter_idx, struct cts_slot *out,
+                        struct cts_err *err);
 
 /* 0, or CTS_EARG when name is no adapter's name. */
 int cts_collection_check_name(const char *name, struct cts_err *err);
@@ -113,7 +114,8 @@ int cts_collection_writer_open(struct cts_collection_writer *w, const char *dir,
  * On failure what was in dir before is there still. CTS_EUNSUP for a slot or a
  * shape that the format has not. Blocks. */
 int cts_collection_writer_commit(struct cts_collection_writer *w, const struct cts_collection_new *n,
-                                 struct cts_collection_bytes *bytes, uint8_t digest[CTS_DIGEST_BYTES], struct cts_err *err);
+                                 struct cts_collection_bytes *bytes, uint8_t digest[CTS_DIGEST_BYTES],
+                                 struct cts_err *err);
 
 /* Removes what was not committed; half-open is fine. */
 void cts_collection_writer_close(struct cts_collection_writer *w);

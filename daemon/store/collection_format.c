@@ -37,11 +37,13 @@ int cts_collection_tensor_parse(const char *name, struct cts_basis *b, char *uv)
     char             again[96], linear[16], side;
     struct cts_basis got = { .linear = CTS_SLOT_LINEARS };
 
-    if (sscanf(name, "cluster.%9" SCNu32 ".layer.%9" SCNu32 ".%15[a-z_].%c", &got.cluster, &got.layer, linear, &side) != 4)
+    if (sscanf(name, "cluster.%9" SCNu32 ".layer.%9" SCNu32 ".%15[a-z_].%c", &got.cluster, &got.layer, linear,
+               &side) != 4)
         return -EINVAL;
     for (uint32_t i = 0; i < CTS_SLOT_LINEARS; i++)
         if (strcmp(linear, linear_names[i]) == 0) got.linear = i;
-    if (got.linear == CTS_SLOT_LINEARS || got.layer >= CTS_SLOT_LAYERS_MAX || (side != 'U' && side != 'V')) return -EINVAL;
+    if (got.linear == CTS_SLOT_LINEARS || got.layer >= CTS_SLOT_LAYERS_MAX || (side != 'U' && side != 'V'))
+        return -EINVAL;
     cts_collection_tensor_name(&got, side, again);
     if (strcmp(name, again) != 0) return -EINVAL;
     b->cluster = got.cluster;
@@ -62,8 +64,8 @@ int cts_basis_compare(const void *a, const void *b)
 
 static int is_name_char(char c)
 {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '/' ||
-           c == '-';
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '/' || c == '-';
 }
 
 /* 1 when no component between slashes is empty, "." or "..". */
@@ -83,13 +85,15 @@ int cts_collection_check_name(const char *name, struct cts_err *err)
     size_t n = strlen(name);
 
     if (n == 0 || n > CTS_NAME_BYTES_MAX)
-        return cts_err_set(err, CTS_EARG, "a name of %zu bytes: an adapter's has 1 to %d; rename it", n, CTS_NAME_BYTES_MAX);
+        return cts_err_set(err, CTS_EARG, "a name of %zu bytes: an adapter's has 1 to %d; rename it", n,
+                           CTS_NAME_BYTES_MAX);
     if (!is_name_char(name[0]) || strchr("._/-", name[0]) != NULL)
         return cts_err_set(err, CTS_EARG, "a name begins with a letter or a digit; rename it");
     for (size_t i = 0; i < n; i++)
         if (!is_name_char(name[i]))
             return cts_err_set(err, CTS_EARG, "byte %zu of the name is not one of A-Z a-z 0-9 . _ / -; rename it", i);
-    if (!has_good_components(name)) return cts_err_set(err, CTS_EARG, "a name has no component '', '.' or '..'; rename it");
+    if (!has_good_components(name))
+        return cts_err_set(err, CTS_EARG, "a name has no component '', '.' or '..'; rename it");
     return 0;
 }
 

@@ -351,7 +351,8 @@ static int write_basis(struct commit *k, const char *tmp, struct cts_err *err)
                           cts_dtype_bytes(k->n->basis_format);
     }
     snprintf(f->name, sizeof(f->name), "%s", CTS_COLLECTION_BASIS);
-    if ((rc = join_path(path, sizeof(path), tmp, f->name, err)) < 0 || (rc = write_tensors(k->n, path, err)) < 0) return rc;
+    if ((rc = join_path(path, sizeof(path), tmp, f->name, err)) < 0 || (rc = write_tensors(k->n, path, err)) < 0)
+        return rc;
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return cts_err_set(err, -errno, "open '%s'", path);
     rc = fstat(fd, &st) < 0 ? -errno : cts_collection_file_digest(fd, (uint64_t)st.st_size, f->digest);
@@ -476,7 +477,8 @@ static int sync_parent(const char *dir, struct cts_err *err)
     char  path[4096];
     char *slash;
 
-    if (snprintf(path, sizeof(path), "%s", dir) >= (int)sizeof(path)) return cts_err_set(err, -ENAMETOOLONG, "'%s'", dir);
+    if (snprintf(path, sizeof(path), "%s", dir) >= (int)sizeof(path))
+        return cts_err_set(err, -ENAMETOOLONG, "'%s'", dir);
     slash = strrchr(path, '/');
     if (slash == NULL) return sync_folder(".", err);
     slash[slash == path] = 0; /* "/x" lies in "/" */
@@ -505,20 +507,26 @@ static int write_everything(struct commit *k, const char *tmp, struct cts_err *e
     const struct cts_collection_new *n = k->n;
     int                              rc;
 
-    k->c = (struct cts_collection){ .generation = n->generation, .n_layers = n->n_layers, .n_clusters = n->n_clusters,
-                                    .n_adapters = n->n_adapters, .error_mean = n->error_mean, .error_energy = n->error_energy };
+    k->c = (struct cts_collection){ .generation = n->generation,
+                                    .n_layers = n->n_layers,
+                                    .n_clusters = n->n_clusters,
+                                    .n_adapters = n->n_adapters,
+                                    .error_mean = n->error_mean,
+                                    .error_energy = n->error_energy };
     memcpy(k->c.base_digest, n->base_digest, CTS_DIGEST_BYTES);
     k->c.adapters = calloc(n->n_adapters, sizeof(*k->c.adapters));
     k->layouts = calloc(n->n_adapters, sizeof(*k->layouts));
     if (k->c.adapters == NULL || k->layouts == NULL) return cts_err_set(err, -ENOMEM, "%u adapters", n->n_adapters);
-    if ((rc = lay_out(k, err)) < 0 || (rc = write_basis(k, tmp, err)) < 0 || (rc = write_slots(k, tmp, err)) < 0) return rc;
+    if ((rc = lay_out(k, err)) < 0 || (rc = write_basis(k, tmp, err)) < 0 || (rc = write_slots(k, tmp, err)) < 0)
+        return rc;
     qsort(k->files, k->n_files, sizeof(k->files[0]), compare_file);
     cts_collection_digest(&k->c, k->files, k->n_files, k->c.digest);
     return write_json(k, tmp, err);
 }
 
 int cts_collection_writer_commit(struct cts_collection_writer *w, const struct cts_collection_new *n,
-                                 struct cts_collection_bytes *bytes, uint8_t digest[CTS_DIGEST_BYTES], struct cts_err *err)
+                                 struct cts_collection_bytes *bytes, uint8_t digest[CTS_DIGEST_BYTES],
+                                 struct cts_err *err)
 {
     struct commit k = { .n = n };
     int           rc;

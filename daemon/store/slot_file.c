@@ -13,9 +13,26 @@ static const char magic[8] = { 'c', 't', 's', '-', 's', 'l', 'o', 't' };
 
 /* Offsets in the header and in an entry of the table of parts. */
 enum {
-    H_VERSION = 8, H_CLASS = 12, H_SLOT = 16, H_GENERATION = 24, H_DIGEST = 32, H_PAYLOAD_BYTES = 64, H_PAYLOAD_OFF = 72,
-    H_PARTS = 76, H_ZERO = 80, H_CHECKSUM = 96, H_ZERO2 = 112,
-    P_KIND = 0, P_FORMAT = 2, P_LAYER = 4, P_LINEAR = 6, P_CLUSTER = 8, P_ROWS = 12, P_COLS = 16, P_RANK = 20, P_SCALE = 24,
+    H_VERSION = 8,
+    H_CLASS = 12,
+    H_SLOT = 16,
+    H_GENERATION = 24,
+    H_DIGEST = 32,
+    H_PAYLOAD_BYTES = 64,
+    H_PAYLOAD_OFF = 72,
+    H_PARTS = 76,
+    H_ZERO = 80,
+    H_CHECKSUM = 96,
+    H_ZERO2 = 112,
+    P_KIND = 0,
+    P_FORMAT = 2,
+    P_LAYER = 4,
+    P_LINEAR = 6,
+    P_CLUSTER = 8,
+    P_ROWS = 12,
+    P_COLS = 16,
+    P_RANK = 20,
+    P_SCALE = 24,
     P_OFF = 28,
 };
 
@@ -102,14 +119,16 @@ static int check_part(const struct cts_slot_part *parts, uint32_t i, struct cts_
 
     if (fault != NULL) return cts_err_set(err, CTS_EUNSUP, "part %u: %s is out of range", i, fault);
     if (cts_dtype_bytes(parts[i].dtype) == 0)
-        return cts_err_set(err, CTS_EUNSUP, "part %u: number format %d; version 1 has 1 (float32), 2 (float16), 3 (bfloat16)", i,
+        return cts_err_set(err, CTS_EUNSUP,
+                           "part %u: number format %d; version 1 has 1 (float32), 2 (float16), 3 (bfloat16)", i,
                            (int)parts[i].dtype);
     if (i > 0 && order_of(&parts[i - 1]) >= order_of(&parts[i]))
         return cts_err_set(err, CTS_EUNSUP, "part %u: not after part %u in the order of layer, linear, kind", i, i - 1);
     return 0;
 }
 
-int cts_slot_layout(struct cts_slot_layout *out, const struct cts_slot_part *parts, uint32_t n_parts, struct cts_err *err)
+int cts_slot_layout(struct cts_slot_layout *out, const struct cts_slot_part *parts, uint32_t n_parts,
+                    struct cts_err *err)
 {
     struct cts_slot_layout l = { .payload_off = CTS_SLOT_BLOCK_BYTES };
     int                    rc;
@@ -125,7 +144,8 @@ int cts_slot_layout(struct cts_slot_layout *out, const struct cts_slot_part *par
         l.payload_bytes = align(l.payload_bytes) + bytes;
         if (l.payload_bytes > UINT32_MAX) return cts_err_set(err, CTS_EUNSUP, "a slot of more than 3 GiB");
     }
-    if (cts_slot_class(CTS_SLOT_HEADER_BYTES + l.payload_bytes) != cts_slot_class(CTS_SLOT_BLOCK_BYTES + l.payload_bytes))
+    if (cts_slot_class(CTS_SLOT_HEADER_BYTES + l.payload_bytes) !=
+        cts_slot_class(CTS_SLOT_BLOCK_BYTES + l.payload_bytes))
         l.payload_off = CTS_SLOT_HEADER_BYTES;
     l.class_bytes = cts_slot_class(l.payload_off + l.payload_bytes);
     if (l.class_bytes == 0) return cts_err_set(err, CTS_EUNSUP, "a slot of more than 3 GiB");
@@ -214,7 +234,8 @@ static int check_header(const uint8_t *h, uint64_t class_bytes, uint64_t slot_id
     if (payload_off != CTS_SLOT_HEADER_BYTES && payload_off != CTS_SLOT_BLOCK_BYTES)
         return cts_err_set(err, CTS_EFORMAT, "payload offset: %llu", (unsigned long long)payload_off);
     if (payload_off > class_bytes || payload_bytes > class_bytes - payload_off)
-        return cts_err_set(err, CTS_EFORMAT, "payload length: %llu bytes leave the slot", (unsigned long long)payload_bytes);
+        return cts_err_set(err, CTS_EFORMAT, "payload length: %llu bytes leave the slot",
+                           (unsigned long long)payload_bytes);
     if (n_parts == 0 || n_parts > CTS_SLOT_PARTS_MAX || n_parts * CTS_SLOT_PART_BYTES > payload_bytes)
         return cts_err_set(err, CTS_EFORMAT, "number of parts: %llu", (unsigned long long)n_parts);
     if (!is_zero(h + H_ZERO, H_CHECKSUM - H_ZERO) || !is_zero(h + H_ZERO2, CTS_SLOT_HEADER_BYTES - H_ZERO2))
@@ -256,18 +277,20 @@ static int check_table(struct cts_slot_part *parts, uint32_t n_parts, const uint
 
         if (off > payload_bytes || n > (payload_bytes - off) / cts_dtype_bytes(parts[i].dtype))
             return cts_err_set(err, CTS_EFORMAT, "part %u: its values leave the payload", i);
-        if (!is_zero(payload + end, off - end)) return cts_err_set(err, CTS_EFORMAT, "bytes before part %u are not zero", i);
+        if (!is_zero(payload + end, off - end))
+            return cts_err_set(err, CTS_EFORMAT, "bytes before part %u are not zero", i);
         end = off + n * cts_dtype_bytes(parts[i].dtype);
         *n_values += n;
     }
     if (end != payload_bytes)
-        return cts_err_set(err, CTS_EFORMAT, "payload length: %llu, the parts have %llu", (unsigned long long)payload_bytes,
-                           (unsigned long long)end);
+        return cts_err_set(err, CTS_EFORMAT, "payload length: %llu, the parts have %llu",
+                           (unsigned long long)payload_bytes, (unsigned long long)end);
     return 0;
 }
 
 /* Widen all values into the n_values floats at dst and point the parts there. */
-static int widen_parts(struct cts_slot_part *parts, uint32_t n_parts, const uint8_t *payload, float *dst, struct cts_err *err)
+static int widen_parts(struct cts_slot_part *parts, uint32_t n_parts, const uint8_t *payload, float *dst,
+                       struct cts_err *err)
 {
     for (uint32_t i = 0; i < n_parts; i++) {
         uint64_t n = cts_slot_part_values(&parts[i]);
@@ -275,7 +298,9 @@ static int widen_parts(struct cts_slot_part *parts, uint32_t n_parts, const uint
 
         cts_dtype_widen(dst, payload + off, n, parts[i].dtype);
         for (uint64_t k = 0; k < n; k++)
-            if (!isfinite(dst[k])) return cts_err_set(err, CTS_EFORMAT, "part %u: value %llu is not finite", i, (unsigned long long)k);
+            if (!isfinite(dst[k]))
+                return cts_err_set(err, CTS_EFORMAT, "part %u: value %llu is not finite", i,
+                                   (unsigned long long)k);
         parts[i].values = dst;
         dst += n;
     }
@@ -314,7 +339,8 @@ int cts_slot_unpack(struct cts_slot *out, const void *src, uint64_t class_bytes,
         return cts_err_set(err, CTS_EDIGEST, "checksum: the bytes of the slot are damaged");
     if (!is_zero(h + CTS_SLOT_HEADER_BYTES, get_le(h + H_PAYLOAD_OFF, 4) - CTS_SLOT_HEADER_BYTES))
         return cts_err_set(err, CTS_EFORMAT, "bytes between the header and the payload are not zero");
-    if (!is_zero(h + end, class_bytes - end)) return cts_err_set(err, CTS_EFORMAT, "bytes after the payload are not zero");
+    if (!is_zero(h + end, class_bytes - end))
+        return cts_err_set(err, CTS_EFORMAT, "bytes after the payload are not zero");
 
     memcpy(s.digest, h + H_DIGEST, CTS_DIGEST_BYTES);
     s.generation = get_le(h + H_GENERATION, 8);

@@ -13,7 +13,8 @@
 
 #define CTS_SLOT_VERSION        1
 #define CTS_SLOT_HEADER_BYTES   128  /* of fields */
-#define CTS_SLOT_BLOCK_BYTES    4096 /* the header's block; the payload follows it or, where that saves a class, the fields */
+#define CTS_SLOT_BLOCK_BYTES                                                                                      \
+    4096 /* the header's block; the payload follows it or, where that saves a class, the fields */
 #define CTS_SLOT_PART_BYTES     32   /* of one entry of the table of parts */
 #define CTS_SLOT_ALIGN_BYTES    64   /* of the values of each part */
 #define CTS_SLOT_CHECKSUM_BYTES 16
@@ -31,7 +32,8 @@ struct cts_slot_part {
     enum cts_part_kind kind;
     uint32_t       layer, linear;      /* linear as enum cts_linear */
     uint32_t       cluster;            /* of a sigma; CTS_CLUSTER_NONE for a pair */
-    uint32_t       n_rows, n_cols;     /* sigma [rank_u, rank_v]; pair: P [n_out, rank], Q^T [rank, n_in]: n_rows = n_out, n_cols = n_in */
+    uint32_t n_rows, n_cols; /* sigma [rank_u, rank_v]; pair: P [n_out, rank], Q^T [rank, n_in]: n_rows = n_out,
+                                n_cols = n_in */
     uint32_t       rank;               /* of a pair; 0 for a sigma */
     enum cts_dtype dtype;              /* as stored */
     float          scale;              /* the module's norm: multiplies the part */
@@ -63,7 +65,8 @@ uint64_t cts_slot_part_values(const struct cts_slot_part *p);
 /* Layout of a slot with these parts (their values are not looked at). 0;
  * CTS_EUNSUP when a part is out of order, has a shape or number format that
  * version 1 has not, or when the slot would pass the largest class. */
-int cts_slot_layout(struct cts_slot_layout *out, const struct cts_slot_part *parts, uint32_t n_parts, struct cts_err *err);
+int cts_slot_layout(struct cts_slot_layout *out, const struct cts_slot_part *parts, uint32_t n_parts,
+                    struct cts_err *err);
 
 /* Pack s as slot number slot_idx into dst [l->class_bytes], l from
  * cts_slot_layout (class_bytes may have been raised to a larger class since,

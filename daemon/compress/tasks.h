@@ -1,5 +1,5 @@
-#ifndef CTS_DAEMON_COMPRESS_POOL_H
-#define CTS_DAEMON_COMPRESS_POOL_H
+#ifndef CTS_DAEMON_COMPRESS_TASKS_H
+#define CTS_DAEMON_COMPRESS_TASKS_H
 
 /* Independent tasks on several threads. What a task computes must depend on
  * its index alone; then the result does not depend on the number of threads. */

@@ -1,4 +1,4 @@
-#include "daemon/compress/adapters.h"
+#include "daemon/compress/adapter_set.h"
 
 #include "common/assert.h"
 #include "daemon/model/weights.h"
@@ -67,7 +67,9 @@ static int list_folders(struct loader *l, struct cts_err *err)
     if (rc < 0) return cts_err_set(err, rc, "list '%s'", dir);
     if (is_adapter)
         return cts_err_set(err, CTS_ENOTFOUND, "'%s' is an adapter itself: give the folder that it lies in", dir);
-    if (l->n == 0) return cts_err_set(err, CTS_ENOTFOUND, "'%s' has no folder in it: give one with a PEFT folder per adapter", dir);
+    if (l->n == 0)
+        return cts_err_set(err, CTS_ENOTFOUND, "'%s' has no folder in it: give one with a PEFT folder per adapter",
+                           dir);
     qsort(l->entries, l->n, sizeof(*l->entries), compare_entry);
     return 0;
 }
@@ -77,14 +79,17 @@ static int check_linears(const struct loader *l, const struct cts_peft *p, struc
 {
     for (uint32_t i = 0; i < p->n_modules; i++)
         if (l->o->linears != 0 && (l->o->linears >> p->modules[i].linear & 1) == 0)
-            return cts_err_set(err, CTS_EUNSUP, "it changes %s of layer %u, which --modules leaves out: name it there too",
+            return cts_err_set(err, CTS_EUNSUP,
+                               "it changes %s of layer %u, which --modules leaves out: name it there too",
                                cts_linear_name(p->modules[i].linear), p->modules[i].layer);
     return 0;
 }
 
 static void fill_delta(struct cts_delta *d, const struct cts_peft_module *m)
 {
-    *d = (struct cts_delta){ .n_out = m->n_out, .n_in = m->n_in, .rank = m->rank, .scale = m->scale, .b = m->b, .a = m->a };
+    *d = (struct cts_delta){
+        .n_out = m->n_out, .n_in = m->n_in, .rank = m->rank, .scale = m->scale, .b = m->b, .a = m->a
+    };
 }
 
 static int measure(struct cts_adapter *a, struct cts_err *err)
@@ -98,7 +103,8 @@ static int measure(struct cts_adapter *a, struct cts_err *err)
         fill_delta(&d, m);
         if (cts_delta_norm(&d, &a->norm[i]) < 0) return cts_err_set(err, -ENOMEM, "norm of a module");
         if (!(a->norm[i] <= (double)FLT_MAX))
-            return cts_err_set(err, CTS_EUNSUP, "%s of layer %u: the norm of what it adds is past float32: train it again",
+            return cts_err_set(err, CTS_EUNSUP,
+                               "%s of layer %u: the norm of what it adds is past float32: train it again",
                                cts_linear_name(m->linear), m->layer);
     }
     return 0;
@@ -194,7 +200,9 @@ static int index_modules(struct cts_adapter_set *s, struct cts_err *err)
 static int load(struct loader *l, struct cts_err *err)
 {
     struct cts_adapter_set *s = l->set;
-    struct cts_tasks        t = { .run = load_task, .arg = l, .on_done = l->o->on_done, .on_done_arg = l->o->on_done_arg };
+    struct cts_tasks        t = {
+               .run = load_task, .arg = l, .on_done = l->o->on_done, .on_done_arg = l->o->on_done_arg
+    };
     int                     rc;
 
     if ((rc = cts_model_config_load(&s->config, l->o->base_dir, err)) < 0) return rc;
@@ -229,8 +237,8 @@ void cts_adapter_set_free(struct cts_adapter_set *s)
     *s = (struct cts_adapter_set){ 0 };
 }
 
-int cts_adapter_set_delta(const struct cts_adapter_set *s, uint32_t adapter_idx, uint32_t module_idx, struct cts_delta *d,
-                          double *norm)
+int cts_adapter_set_delta(const struct cts_adapter_set *s, uint32_t adapter_idx, uint32_t module_idx,
+                          struct cts_delta *d, double *norm)
 {
     int32_t at;
 

@@ -1,4 +1,4 @@
-#include "daemon/compress/pool.h"
+#include "daemon/compress/tasks.h"
 
 #include "common/assert.h"
 
@@ -71,7 +71,9 @@ static void watch(struct job *j)
 
 int cts_tasks_run(const struct cts_tasks *t, uint32_t n_threads, struct cts_err *err)
 {
-    struct job j = { .t = t, .lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER, .failed_idx = UINT32_MAX };
+    struct job j = {
+        .t = t, .lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER, .failed_idx = UINT32_MAX
+    };
     uint32_t   n = n_threads < t->n_tasks ? n_threads : t->n_tasks, n_started = 0;
     pthread_t *thread;
     int        rc = 0;

@@ -1,5 +1,5 @@
-#ifndef CTS_DAEMON_COMPRESS_ADAPTERS_H
-#define CTS_DAEMON_COMPRESS_ADAPTERS_H
+#ifndef CTS_DAEMON_COMPRESS_ADAPTER_SET_H
+#define CTS_DAEMON_COMPRESS_ADAPTER_SET_H
 
 /* The adapters of a folder, in memory: those that are compressed, in catalog
  * order, and those that are refused, with the reason. */
@@ -7,7 +7,7 @@
 #include "common/err.h"
 #include "common/hash.h"
 #include "daemon/compress/delta.h"
-#include "daemon/compress/pool.h"
+#include "daemon/compress/tasks.h"
 #include "daemon/model/model_config.h"
 #include "daemon/model/peft.h"
 
@@ -58,7 +58,7 @@ void cts_adapter_set_free(struct cts_adapter_set *s); /* empty is fine */
 
 /* What adapter adapter_idx adds to module module_idx of the set, into *d and *norm
  * (either may be NULL); 0 when it does not change the module, else 1. */
-int cts_adapter_set_delta(const struct cts_adapter_set *s, uint32_t adapter_idx, uint32_t module_idx, struct cts_delta *d,
-                          double *norm);
+int cts_adapter_set_delta(const struct cts_adapter_set *s, uint32_t adapter_idx, uint32_t module_idx,
+                          struct cts_delta *d, double *norm);
 
 #endif

@@ -39,7 +39,7 @@ check_program() { # program, page; further words are commands with a help of the
 commands=$("$build/ctsctl" --help | sed -nE 's/^  ([a-z]+)( .*|$)/\1/p')
 check_program ctsctl ctsctl.1 $commands
 check_program ctsd ctsd.8
-[ ! -e "$src/man/cts-compress.1" ] || check_program cts-compress cts-compress.1
+check_program cts-compress cts-compress.1
 
 printf '%s\n' $commands | sort -u >"$work/commands"
 sed -nE 's/^\.It Cm ([a-z]+).*/\1/p' "$src/man/ctsctl.1" | sort -u >"$work/page"

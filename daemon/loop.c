@@ -105,6 +105,7 @@ static int turn(struct cts_loop *l)
     l->lives.has_orders |= cts_adapters_turn(l->adapters);
     cts_lives_flush(&l->lives);
     cts_shm_publish(l->shm);
+    if (l->lives.is_device_lost) begin_drain(l);
     look_at_drain(l, now_ns);
     return has_more;
 }
@@ -341,6 +342,7 @@ int cts_loop_run(const struct cts_config *c, const char *version, struct cts_err
         say_ready(&l);
         (void)uv_run(&l.uv, UV_RUN_DEFAULT);
         cts_log(CTS_LOG_NOTICE, "stopped");
+        if (l.lives.is_device_lost) rc = cts_err_set(err, CTS_EGPU_LOST, "the device is lost: restart the daemon");
     }
     close_all(&l);
     return rc;
@@ -357,8 +359,8 @@ static void add_line(void *arg, const char *what, uint64_t bytes)
 {
     struct plan *p = arg;
 
-    fprintf(p->out, "# %14" PRIu64 "  %s\n", bytes, what);
     p->sum += bytes;
+    if (p->out != NULL) fprintf(p->out, "# %14" PRIu64 "  %s\n", bytes, what);
 }
 
 int cts_loop_plan(const struct cts_config *c, FILE *out, struct cts_err *err)
@@ -368,9 +370,9 @@ int cts_loop_plan(const struct cts_config *c, FILE *out, struct cts_err *err)
     uint64_t               ring = cts_sub_bytes(CTS_SUB_RECORDS_MAX, (uint32_t)c->arena_bytes) + cts_out_bytes((uint32_t)c->out_bytes);
     int                    rc;
 
-    fputs("\n# memory at most, in bytes\n", out);
+    if (out != NULL) fputs("\n# memory at most, in bytes\n", out);
     rc = cts_engine_plan(&o, add_line, &p, err);
-    if (rc < 0) return rc;
+    if (rc < 0 || out == NULL) return rc;
     add_line(&p, "rings of all clients", c->clients * ring);
     add_line(&p, "messages of all connections", c->clients * 2 * ((uint64_t)CTS_CTL_MESSAGE_MAX + (512u << 10)));
     fprintf(out, "# %14" PRIu64 "  in all\n", p.sum);

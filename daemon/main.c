@@ -4,6 +4,7 @@
 #include "kernels/ctsk.h"
 
 #include <config.h> /* the build's; the quoted form would find the one beside this file */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +73,7 @@ static int run(const struct cts_config *c, int mode, struct cts_err *err)
     set_up_log(c);
     if (mode == 0) return cts_loop_run(c, CTSD_VERSION, err);
     if (mode == 'T') cts_config_print(c, stdout);
-    return mode == 'T' ? cts_loop_plan(c, stdout, err) : 0;
+    return cts_loop_plan(c, mode == 'T' ? stdout : NULL, err);
 }
 
 int main(int argc, char **argv)
@@ -92,5 +93,5 @@ int main(int argc, char **argv)
     if (rc < 0) fprintf(stderr, "ctsd: %s\n", err.text);
     else if ((rc = run(&c, mode, &err)) < 0) cts_log(CTS_LOG_ERROR, "%s", err.text);
     cts_config_deinit(&c);
-    return rc == 0 ? EX_OK : rc == CTS_EBUSY ? EX_TEMPFAIL : rc == CTS_EGPU || rc == -12 ? EX_OSERR : EX_CONFIG;
+    return rc == 0 ? EX_OK : rc == CTS_EBUSY ? EX_TEMPFAIL : rc == CTS_EGPU || rc == CTS_EGPU_LOST || rc == -ENOMEM ? EX_OSERR : EX_CONFIG;
 }

@@ -146,8 +146,12 @@ static void taking_output_starts_the_stall_anew(void **state)
     (void)state;
     submit_ok(&rig, &k, 1);
     while (k.s.n_stalled == 0) serve_rig_turn(&rig, 1000);
+    k.room = k.s.first->n_held;
+    cts_lives_resume(&rig.lives, &k.s, 2000);
+    CHECK(k.s.n_stalled == 0 && k.s.n_parked == 1); /* all was taken, but there is no room to go on */
     k.room = 1;
     cts_lives_resume(&rig.lives, &k.s, 2000);
+    CHECK(k.s.n_parked == 0);
     while (k.s.n_stalled == 0) serve_rig_turn(&rig, 2000);
     cts_lives_tick(&rig.lives, 2000 + RIG_STALL_NS - 1);
     CHECK(k.n_last == 0);
@@ -158,10 +162,18 @@ static void taking_output_starts_the_stall_anew(void **state)
 
 static void the_pool_for_held_events_is_bounded_and_its_end_is_the_requests(void **state)
 {
-    struct sink k[RIG_REQUESTS];
-    uint32_t    n_slow = 0, n_done = 0;
+    struct sink k[RIG_REQUESTS], ended = new_sink(0);
+    uint32_t    n_slow = 0, n_done = 0, pool = rig.lives.held_free;
 
     (void)state;
+    submit_ok(&rig, &ended, 1);
+    while (ended.s.n_stalled == 0) serve_rig_turn(&rig, 1);
+    pool = rig.lives.held_free;
+    rig.lives.held_free = UINT32_MAX; /* as if others held everything */
+    CHECK(cts_live_cancel(&rig.lives, &ended.s, 1) == 0);
+    finish(&rig); /* what does not fit now is the engine's last event */
+    CHECK(ended.n_last == 1 && ended.last_code == CTS_ESLOW && ended.s.n_live == 0);
+    rig.lives.held_free = pool;
     for (uint32_t i = 0; i < RIG_REQUESTS; i++) {
         k[i] = new_sink(0);
         submit_ok(&rig, &k[i], i);

@@ -40,7 +40,7 @@ struct cts_ctl {
     int                   has_listener, is_listening;
     struct cts_ctl_conn **conns; /* [n_conns_max], the first n_conns are open */
     uint32_t              n_conns, n_half_open;
-    uint64_t              serial, started_ns, n_accepted, n_denied;
+    uint64_t              serial, started_ns, paused_ns, n_accepted, n_denied;
     uint8_t               chunk[64u << 10]; /* one read */
 };
 

@@ -89,7 +89,7 @@ static int conn_put(struct cts_sink *s, const struct cts_live *l, const struct c
     case CTS_EV_DONE: rc = put_done(c, l, ev); break;
     default:
         CTS_ASSERT(ev->type == CTS_EV_ERROR);
-        cts_ctl_refuse(c, l->req_id, ev->code, cts_strerror(ev->code), NULL, 0);
+        cts_ctl_refuse(c, l->req_id, ev->code, cts_live_error_text(ev->code), NULL, 0);
     }
     if (rc < 0) c->failed = 1;
     return 0;

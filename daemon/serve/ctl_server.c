@@ -13,6 +13,7 @@
 
 #define KEEP_BYTES        (16u << 10) /* an empty buffer above this gives its memory back */
 #define ACCEPTS_PER_EVENT 16
+#define PAUSE_NS          1000000000u /* without accepting, where there are no descriptors left */
 #define LAST_EVENT_BYTES  1024u /* of one live request, at most: DONE and ERROR always fit */
 
 /* ---- writing ---- */
@@ -310,6 +311,7 @@ static void on_listener_ready(uv_poll_t *h, int status, int events)
         if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return;
         cts_log(CTS_LOG_WARNING, "accept: %s: new connections wait until one is closed", strerror(errno));
         watch_listener(t, 0); /* it would be readable for ever */
+        t->paused_ns = cts_clock_ns();
         return;
     }
 }
@@ -333,7 +335,7 @@ void cts_ctl_tick(struct cts_ctl *t, uint64_t now_ns)
 
         if (!c->has_hello && now_ns - c->opened_ns >= t->o.setup_ns) conn_close(c);
     }
-    if (!t->is_listening) watch_listener(t, 1);
+    if (!t->is_listening && now_ns - t->paused_ns >= PAUSE_NS) watch_listener(t, 1);
 }
 
 int cts_ctl_open(struct cts_ctl **out, const struct cts_ctl_opts *o, struct cts_err *err)

@@ -141,7 +141,6 @@ static void end_early(struct cts_lives *t, struct cts_live *l, int code)
     struct cts_sink        *s = l->sink;
     int                     rc;
 
-    drop_held(t, l);
     rc = s->ops->put(s, l, &ev);
     CTS_ASSERT(rc == 0); /* a last event always fits */
     unlink_live(t, l);
@@ -224,6 +223,17 @@ int cts_live_submit(struct cts_lives *t, struct cts_sink *s, const struct cts_su
     return 0;
 }
 
+const char *cts_live_error_text(int code)
+{
+    switch (code) {
+    case -ETIMEDOUT: return "the request's deadline has passed";
+    case CTS_ESLOW: return "the client did not take its output in time (limits.client_stall_s)";
+    case CTS_ENOTFOUND: return "the adapter is not loaded any more";
+    case CTS_EGPU_LOST: return "the device is lost, the daemon has to be restarted";
+    default: return cts_strerror(code);
+    }
+}
+
 int cts_live_cancel(struct cts_lives *t, struct cts_sink *s, uint64_t req_id)
 {
     struct cts_live *l = find_live(s, req_id);
@@ -303,6 +313,7 @@ static void dispatch(struct cts_lives *t, const struct cts_engine_event *ev, uin
     l = &t->at[ev->req_idx];
     CTS_ASSERT(l->req != NULL);
     CTS_ASSERT(l->tag == ev->tag);
+    if (ev->type == CTS_EV_ERROR && ev->code == CTS_EGPU_LOST) t->is_device_lost = 1;
     if (l->sink == NULL) {
         if (is_last(ev)) free_live(t, l);
         return;

@@ -19,7 +19,7 @@ struct cts_sink;
 
 struct cts_sink_ops {
     /* Take one event of a request: 0, or -EAGAIN when it does not fit now. DONE
-     * and ERROR always fit. ERROR's sentence is cts_strerror of its code. */
+     * and ERROR always fit. ERROR's sentence is cts_live_error_text of its code. */
     int (*put)(struct cts_sink *s, const struct cts_live *l, const struct cts_engine_event *ev);
     /* 1 when there is room enough to let a parked request run again. */
     int (*has_room)(struct cts_sink *s);
@@ -71,6 +71,7 @@ struct cts_lives {
     uint64_t               tag;
     int                    has_orders; /* the engine's bell is to be rung at the end of the turn */
     int                    is_draining;
+    int                    is_device_lost; /* the engine said so: nothing will work any more */
     struct cts_lives_stats stats;
 };
 
@@ -86,6 +87,9 @@ struct cts_submission {
 };
 int cts_live_submit(struct cts_lives *t, struct cts_sink *s, const struct cts_submission *sub, struct cts_live **out,
                     const char **param, uint32_t *retry_ms, struct cts_err *err);
+
+/* Words for an ERROR's code, static storage: what it means to whoever asked. */
+const char *cts_live_error_text(int code);
 
 /* Ask for the end of a request; CTS_ENOTFOUND when the sink has none of that id. */
 int cts_live_cancel(struct cts_lives *t, struct cts_sink *s, uint64_t req_id);

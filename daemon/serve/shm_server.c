@@ -133,7 +133,7 @@ static int ring_put(struct cts_sink *s, const struct cts_live *l, const struct c
     default:
         CTS_ASSERT(ev->type == CTS_EV_ERROR);
         cts_out_reserve(&r->out, -CTS_OUT_RECORD_ALIGN);
-        put_error(r, l->req_id, ev->code, cts_strerror(ev->code), 0);
+        put_error(r, l->req_id, ev->code, cts_live_error_text(ev->code), 0);
         return 0;
     }
 }

@@ -26,7 +26,7 @@ static void flags_answer_without_serving(void **state)
     (void)state;
     CHECK(ctsd("-V") == 0 && strncmp(out, "ctsd ", 5) == 0 && strstr(out, "cpu levels: ") != NULL && strstr(out, "sanitizers") != NULL);
     CHECK(ctsd("-h") == 0 && strstr(out, "--set") != NULL);
-    CHECK(ctsd("-t -s model.path=/x") == 0 && out[0] == '\0');
+    CHECK(ctsd("-t -s model.path=$demo/base") == 0 && out[0] == '\0');
     CHECK(ctsd("-s model.path=$demo/base -T") == 0);
     CHECK(strstr(out, "    kv_pages = 2048\n") != NULL && strstr(out, "KV cache\n") != NULL && strstr(out, "in all\n") != NULL);
 }
@@ -35,6 +35,7 @@ static void what_is_wrong_with_the_configuration_is_said_and_is_78(void **state)
 {
     (void)state;
     CHECK(ctsd("-t") == 78 && strstr(out, "model.path") != NULL);
+    CHECK(ctsd("-t -s model.path=/x") == 78 && strstr(out, "/x") != NULL);
     CHECK(ctsd("-t -s model.path=/x -s engine.rows=0") == 78 && strstr(out, "engine.rows") != NULL);
     CHECK(ctsd("-t -s modell.path=/x") == 78 && strstr(out, "modell.path") != NULL);
     CHECK(ctsd("-c /nonexistent/ctsd.conf -t") == 78 && strstr(out, "/nonexistent/ctsd.conf") != NULL);
@@ -88,28 +89,37 @@ static struct cts_out_view take(struct raw_ring *r)
 static void sigterm_finishes_what_is_live_and_takes_nothing_new(void **state)
 {
     struct ctsd         d;
-    struct raw          c;
-    struct raw_ring     r;
+    struct raw          c, late;
+    struct raw_ring     r, late_ring;
     struct cts_out_view v;
-    uint32_t            n_tokens = 0, is_refused = 0;
+    uint32_t            n_tokens = 0, n_over = 0, is_refused = 0, n_wanted = 0;
 
     (void)state;
     ctsd_start(&d, NULL);
     raw_open(&c, d.socket);
     raw_ring_open(&r, &c, 0, 0, 0);
-    submit(&r, 900);
+    for (uint32_t n = 900; n < 908; n_wanted += n++) submit(&r, n);
     CHECK(take(&r).type == CTS_OUT_ACCEPTED);
     kill(d.pid, SIGTERM);
     while (!(cts_outr_flags(&r.outr) & CTS_OUT_DRAINING)) continue;
+    raw_open(&late, d.socket); /* who comes now hears the same */
+    raw_ring_open(&late_ring, &late, 0, 0, 0);
+    CHECK(cts_outr_flags(&late_ring.outr) & CTS_OUT_DRAINING);
+    raw_ring_close(&late_ring);
+    raw_close(&late);
     submit(&r, 1);
-    do {
+    while (n_over < 8) {
         v = take(&r);
         n_tokens += v.n_tokens * (v.type == CTS_OUT_TOKENS);
-        if (v.req_id != 1) continue;
-        CHECK(v.type == CTS_OUT_ERROR && v.status == -CTS_EBUSY && v.retry_ms > 0);
-        is_refused = 1;
-    } while (v.req_id == 1 || !(v.flags & CTS_OUTF_LAST));
-    CHECK(v.type == CTS_OUT_DONE && n_tokens == 900 && is_refused);
+        if (v.req_id == 1) {
+            CHECK(v.type == CTS_OUT_ERROR && v.status == -CTS_EBUSY && v.retry_ms > 0);
+            is_refused = 1;
+        } else if (v.flags & CTS_OUTF_LAST) {
+            CHECK(v.type == CTS_OUT_DONE && v.n_tokens == v.req_id);
+            n_over++;
+        }
+    }
+    CHECK(n_tokens == n_wanted && is_refused);
     while (raw_ring_take(&r) == 1) continue; /* and then the rings close */
     CHECK(cts_outr_close_reason(&r.outr) == CTS_ECLOSED);
     raw_ring_close(&r);

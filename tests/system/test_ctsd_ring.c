@@ -258,6 +258,31 @@ static void output_that_is_never_taken_ends_every_request_slow(void **state)
     }
 }
 
+#define N_PINGS 5000u /* more than fit into OUT at 32 bytes each */
+
+static void submissions_wait_while_their_answers_have_no_room(void **state)
+{
+    struct cts_out_view v;
+    uint32_t            n_put = 0, n_got = 0;
+
+    (void)state;
+    while (n_got < N_PINGS) {
+        struct cts_sub_record rec = { .op = CTS_OP_PING, .req_id = n_put };
+        int                   rc = n_put < N_PINGS ? cts_subw_put(&r.subw, &rec, NULL, 0) : -EAGAIN;
+
+        CHECK(rc == 0 || rc == -EAGAIN);
+        if (rc == 0) {
+            n_put++;
+            if (cts_subw_publish(&r.subw)) kick();
+        } else if (n_put == N_PINGS || (cts_outr_flags(&r.outr) & CTS_OUT_NEED_ROOM)) {
+            v = take(); /* it takes no more before we do */
+            CHECK(v.type == CTS_OUT_PONG && v.req_id == n_got);
+            n_got++;
+        }
+    }
+    CHECK(r.n_kicks > 0); /* kicks for room: those of submissions are not counted here */
+}
+
 static void a_client_that_polls_is_woken_by_the_socket(void **state)
 {
     struct pollfd p = { .events = POLLIN };
@@ -374,6 +399,7 @@ int main(void)
         T(breaking_the_layout_closes_these_rings_only),
         T(output_that_is_taken_late_is_all_there_and_in_order),
         T(output_that_is_never_taken_ends_every_request_slow),
+        T(submissions_wait_while_their_answers_have_no_room),
         T(a_client_that_polls_is_woken_by_the_socket),
         T(the_memory_that_the_daemon_writes_cannot_be_written_or_cut),
         T(an_eventfd_that_would_block_its_reader_blocks_nobody),

@@ -389,6 +389,29 @@ static void a_client_killed_in_the_middle_frees_everything(void **state)
     raw_close(&observer);
 }
 
+static void the_descriptors_travel_with_their_own_frame_among_others(void **state)
+{
+    static const char *const METHODS[] = { "status", "health", "ring.open", "status", "health" };
+    struct cts_buf           all = CTS_BUF(4096);
+    struct cts_ctl_reply     reply;
+    struct raw               other;
+
+    (void)state;
+    raw_open(&other, d.socket);
+    for (int i = 0; i < 5; i++) {
+        (void)raw_begin(&other, METHODS[i], 0);
+        CHECK(cts_frame_end(&other.w, other.begin) == 0);
+        CHECK(cts_buf_put(&all, other.tx.ptr, other.tx.len) == 0);
+    }
+    raw_send(&other, all.ptr, all.len); /* in one go, so that the answers are sent in one go */
+    for (int i = 0; i < 5; i++) {
+        CHECK(raw_recv(&other, &reply) == 1 && reply.kind == CTS_CTL_RESULT);
+        CHECK(other.n_fds == (i < 2 ? 0 : 4));
+    }
+    raw_close(&other);
+    cts_buf_deinit(&all);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, open_ring, close_ring)
 
 int main(void)
@@ -405,6 +428,7 @@ int main(void)
         T(an_eventfd_that_would_block_its_reader_blocks_nobody),
         T(a_hole_punched_into_the_submissions_closes_the_rings),
         T(a_client_killed_in_the_middle_frees_everything),
+        cmocka_unit_test(the_descriptors_travel_with_their_own_frame_among_others),
     };
 
     return cmocka_run_group_tests_name("ctsd rings", tests, start, stop);

@@ -110,7 +110,7 @@ int raw_recv(struct raw *c, struct cts_ctl_reply *reply)
 
 void raw_check_error(const struct cts_ctl_reply *reply, const char *code, const char *param)
 {
-    struct cts_span s;
+    struct cts_span s = { NULL, 0 };
     struct cts_mp   v;
 
     CHECK(reply->kind == CTS_CTL_ERROR);

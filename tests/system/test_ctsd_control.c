@@ -253,7 +253,7 @@ static void hear(struct raw *c, struct heard *h, uint32_t n)
     struct cts_ctl_reply reply;
     struct cts_mp        v;
     struct heard        *of = NULL;
-    uint32_t             n_ids;
+    uint32_t             n_ids = 0;
 
     CHECK(raw_recv(c, &reply) == 1);
     for (uint32_t i = 0; i < n; i++)

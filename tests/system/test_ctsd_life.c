@@ -80,7 +80,7 @@ static void submit(struct raw_ring *r, uint32_t max_tokens)
 
 static struct cts_out_view take(struct raw_ring *r)
 {
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
 
     CHECK(raw_ring_take(r) == 1 && cts_out_decode(r->rec, &v) == 0);
     return v;
@@ -91,7 +91,7 @@ static void sigterm_finishes_what_is_live_and_takes_nothing_new(void **state)
     struct ctsd         d;
     struct raw          c, late;
     struct raw_ring     r, late_ring;
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
     uint32_t            n_tokens = 0, n_over = 0, is_refused = 0, n_wanted = 0;
 
     (void)state;

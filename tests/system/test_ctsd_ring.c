@@ -77,7 +77,7 @@ static void submit(uint64_t req_id)
 
 static struct cts_out_view take(void)
 {
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
 
     CHECK(raw_ring_take(&r) == 1);
     CHECK(cts_out_decode(r.rec, &v) == 0);
@@ -87,7 +87,7 @@ static struct cts_out_view take(void)
 /* Everything up to the last record of req_id, which is the only live request. */
 static struct cts_out_view finish(uint64_t req_id, uint32_t *n_tokens)
 {
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
 
     for (*n_tokens = 0;; *n_tokens += v.n_tokens) {
         v = take();
@@ -99,7 +99,7 @@ static struct cts_out_view finish(uint64_t req_id, uint32_t *n_tokens)
 
 static void a_ping_and_a_request_are_answered(void **state)
 {
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
     uint32_t            n;
 
     (void)state;
@@ -121,7 +121,7 @@ static void what_is_wrong_in_a_payload_is_answered_and_the_ring_lives(void **sta
         size_t      n;
     } BAD[] = { { "", 0 }, { "\xdd\x04\x00\x00\x00", 5 }, { "\x81\xa6prompt\x01", 9 }, { "\x81\xa4" "foo!\x01", 7 },
                 { "\x82\xa6prompt\xa1x\xa7" "adapter\xa0", 19 } };
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
     uint32_t            n;
 
     (void)state;
@@ -225,7 +225,7 @@ static uint32_t fill_out(void)
 static void output_that_is_taken_late_is_all_there_and_in_order(void **state)
 {
     uint32_t            n_live = fill_out(), n_over = 0, n_tokens[8] = { 0 };
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
 
     (void)state;
     while (n_over < n_live) {
@@ -244,7 +244,7 @@ static void output_that_is_never_taken_ends_every_request_slow(void **state)
 {
     uint32_t            n_live = fill_out(), n_over = 0;
     struct raw          observer;
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
 
     (void)state;
     raw_open(&observer, d.socket);
@@ -262,7 +262,7 @@ static void output_that_is_never_taken_ends_every_request_slow(void **state)
 
 static void submissions_wait_while_their_answers_have_no_room(void **state)
 {
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
     uint32_t            n_put = 0, n_got = 0;
 
     (void)state;

@@ -111,7 +111,7 @@ static void put_request(struct raw_ring *r, uint64_t req_id)
 /* Take everything of one request, asleep in between; 77 tokens or 1000, all is well. */
 static uint32_t take_all(struct raw_ring *r)
 {
-    struct cts_out_view v;
+    struct cts_out_view v = { .type = 0 };
     uint32_t            n_tokens = 0;
 
     do {

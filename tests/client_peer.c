@@ -236,7 +236,8 @@ struct peer *peer_start(enum peer_lie lie)
     p->n_live_max = 8;
     p->number = 3;
     p->generation = 1;
-    p->conn_fd = p->wake_fd = p->kick_fd = -1;
+    p->conn_fd = -1;
+    p->wake_fd = p->kick_fd = -1;
     make_segment(&p->sub_segment, CTS_SEGMENT_SUB, cts_sub_bytes(N_RECORDS_TOLD, CTS_ARENA_BYTES_MIN),
                  lie == LIE_UNSEALED);
     make_segment(&p->out_segment, CTS_SEGMENT_OUT, cts_out_bytes(CTS_OUT_BYTES_MIN), lie == LIE_WRITABLE_OUT);

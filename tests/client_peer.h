@@ -39,7 +39,8 @@ enum peer_lie {
 
 struct peer {
     char               dir[64], path[128];
-    int                listen_fd, conn_fd, wake_fd, kick_fd;
+    _Atomic int        conn_fd; /* the thread sets it, peer_stop shuts it down */
+    int                listen_fd, wake_fd, kick_fd;
     pthread_t          thread;
     enum peer_lie      lie;
     uint32_t           n_live_max; /* told to the client */

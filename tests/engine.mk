@@ -39,3 +39,8 @@ check_PROGRAMS += tests/test_engine_open
 tests_test_engine_open_SOURCES = tests/test_engine_open.c $(rig_sources) $(lossless_sources) $(fault_files)
 tests_test_engine_open_LDADD = $(tests_ldadd)
 tests_test_engine_open_LDFLAGS = $(AM_LDFLAGS) $(fault_ldflags)
+
+check_PROGRAMS += tests/test_engine_device
+tests_test_engine_device_SOURCES = tests/test_engine_device.c $(rig_sources)
+tests_test_engine_device_LDADD = $(tests_ldadd)
+tests_test_engine_device_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=cts_forward_wait

@@ -1,5 +1,7 @@
 #include "tests/engine_rig.h"
 
+#include "common/utf8.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -105,6 +107,7 @@ static void take_event(struct rig *rig, const struct cts_engine_event *ev)
     CHECK(a->req->idx == ev->req_idx);
     if (ev->type == CTS_EV_TOKEN) take_token(a, ev);
     CHECK(a->text_bytes + ev->text_bytes < RIG_TEXT_BYTES);
+    CHECK(cts_utf8_is_valid(ev->text, ev->text_bytes)); /* whole characters, in every record */
     memcpy(a->text + a->text_bytes, ev->text, ev->text_bytes);
     a->text_bytes += ev->text_bytes;
     if (ev->type != CTS_EV_DONE && ev->type != CTS_EV_ERROR) return;

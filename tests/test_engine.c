@@ -4,6 +4,7 @@
 #include "tests/engine_rig.h"
 
 #include "common/clock.h"
+#include "common/utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -259,6 +260,68 @@ static void stop_strings_end_the_text_before_them(void **state)
         CHECK(a.finish == CTS_ENGINE_STOP_STRING && a.n_tokens < G.rows[1].n_tokens && a.done_n_tokens == a.n_tokens);
     }
     rig_close(&rig);
+}
+
+/* The bytes of all tokens as one string, decoded at once: a broken part of a
+ * character becomes one U+FFFD. */
+static void decode_whole(const struct cts_tokenizer *t, const struct answer *a, char *out)
+{
+    uint8_t  raw[RIG_TEXT_BYTES];
+    size_t   n = 0, len;
+    uint32_t cp;
+
+    for (uint32_t i = 0; i < a->n_tokens; i++) {
+        struct cts_span s = cts_tokenizer_piece(t, a->tokens[i]);
+
+        CHECK(n + s.len < sizeof(raw));
+        if (s.len > 0) memcpy(raw + n, s.ptr, s.len);
+        n += s.len;
+    }
+    for (size_t i = 0; i < n; i += len) {
+        len = cts_utf8_next(raw + i, n - i, &cp);
+        if (len > 0) {
+            memcpy(out, raw + i, len);
+            out += len;
+            continue;
+        }
+        for (len = 3; len > 1 && (i + len > n || cts_utf8_tail(raw + i, len) != len);) len--;
+        out += cts_utf8_put(0xfffd, (uint8_t *)out);
+    }
+    *out = 0;
+}
+
+/* At a temperature at which any token may follow any other, most characters of
+ * several bytes are broken somewhere. */
+static void streamed_text_is_what_decoding_all_tokens_at_once_gives(void **state)
+{
+    enum { N = 32 };
+    struct cts_engine_opts o = rig_opts();
+    struct rig             rig;
+    struct answer         *a = calloc(N, sizeof(*a));
+    char                   whole[3 * RIG_TEXT_BYTES];
+    uint32_t               n_broken = 0;
+
+    (void)state;
+    CHECK(a != NULL);
+    rig_open(&rig, &o);
+    for (uint32_t i = 0; i < N; i++) {
+        struct cts_engine_request *req = rig_request(&rig, &a[i], &G.rows[0]);
+
+        req->temperature = 100;
+        req->seed = i;
+        req->max_tokens = RIG_TOKENS_MAX - 1;
+        req->n_logprobs = -1;
+        rig_admit(&rig, req);
+    }
+    rig_wait(&rig, 0);
+    for (uint32_t i = 0; i < N; i++) {
+        decode_whole(cts_engine_tokenizer(rig.e), &a[i], whole);
+        CHECK_MSG(strcmp(a[i].text, whole) == 0, "'%s'\n'%s'\n", a[i].text, whole);
+        n_broken += strstr(whole, "\xef\xbf\xbd") != NULL;
+    }
+    CHECK(n_broken > N / 2);
+    rig_close(&rig);
+    free(a);
 }
 
 static void every_way_to_end_says_its_reason(void **state)
@@ -702,6 +765,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_of_orders_is_busy_and_loses_nothing),
         cmocka_unit_test(a_quarter_of_the_pages_serves_256_requests_right),
         cmocka_unit_test(stop_strings_end_the_text_before_them),
+        cmocka_unit_test(streamed_text_is_what_decoding_all_tokens_at_once_gives),
         cmocka_unit_test(every_way_to_end_says_its_reason),
         cmocka_unit_test(a_request_past_its_deadline_ends_with_an_error),
         cmocka_unit_test(a_deadline_wakes_an_idle_engine),

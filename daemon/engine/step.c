@@ -143,14 +143,15 @@ static void take_results(struct cts_engine *e)
     }
 }
 
-/* The device failed: whoever was in the step gets the error. */
+/* The device failed: whoever was in the step gets the error. With the device
+ * lost, the next turn ends all others. */
 static void fail_step(struct cts_engine *e, int code)
 {
     if (code == CTS_EGPU_LOST) e->is_lost = 1;
     for (uint32_t i = 0; i < e->schedule.n_ready;) {
         uint32_t idx = e->schedule.ready[i];
 
-        if (e->requests.runs[idx].n_step_rows > 0 || e->is_lost) cts_engine_end_run(e, idx, code, 0);
+        if (e->requests.runs[idx].n_step_rows > 0) cts_engine_end_run(e, idx, code, 0);
         else i++;
     }
 }

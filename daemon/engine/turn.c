@@ -89,8 +89,7 @@ static void take_admit(struct cts_engine *e, uint32_t idx)
     e->stats.n_admitted++;
     if (run->deadline_ns < e->deadline_ns) e->deadline_ns = run->deadline_ns;
 
-    rc = e->is_lost ? CTS_EGPU_LOST : resolve_parts(e, req, run);
-    if (rc != 0) cts_engine_end_run(e, idx, rc, 0);
+    if ((rc = resolve_parts(e, req, run)) != 0) cts_engine_end_run(e, idx, rc, 0);
 }
 
 static void take_park(struct cts_engine *e, uint32_t idx, int is_parked)
@@ -157,6 +156,13 @@ static uint32_t take_orders(struct cts_engine *e)
         }
     }
     return n;
+}
+
+/* The device is gone: so is every KV page. */
+static void end_all_runs(struct cts_engine *e)
+{
+    for (uint32_t i = 0; i < e->requests.n; i++)
+        if (is_live(&e->requests.runs[i])) cts_engine_end_run(e, i, CTS_EGPU_LOST, 0);
 }
 
 /* End what is past its deadline; looked at only when the earliest has come. */
@@ -239,6 +245,7 @@ static int turn(struct cts_engine *e)
     e->n_pushed = 0;
     n_done = take_orders(e);
     end_late_runs(e);
+    if (e->is_lost && e->stats.n_live > 0) end_all_runs(e);
     cts_engine_push_endings(e);
     n_done += admit_waiting(e);
     plan_step(e);

@@ -12,11 +12,20 @@
 
 #define AT(field) offsetof(struct cts_config, field)
 
-#define STRING(sec, name, field, dflt, text) { sec, name, CTS_CONFIG_STRING, "", 0, 0, 0, NULL, dflt, 0, text, AT(field) }
-#define CHOICE(sec, name, field, choices, dflt, text) { sec, name, CTS_CONFIG_CHOICE, "", 0, 0, 0, choices, dflt, 0, text, AT(field) }
-#define UINT(sec, name, field, unit, lo, hi, dflt, text) { sec, name, CTS_CONFIG_UINT, unit, lo, hi, 0, NULL, dflt, 0, text, AT(field) }
-#define POW2(sec, name, field, lo, hi, dflt, text) { sec, name, CTS_CONFIG_BYTES, "bytes", lo, hi, 1, NULL, dflt, 0, text, AT(field) }
-#define BYTES(sec, name, field, lo, hi, dflt, text) { sec, name, CTS_CONFIG_BYTES, "bytes", lo, hi, 0, NULL, dflt, 0, text, AT(field) }
+/* clang-format off */
+#define ROW(sec, name, type, unit, lo, hi, is_pow2, choices, dflt, text, field) \
+    { sec, name, type, unit, lo, hi, is_pow2, choices, dflt, 0, text, AT(field) }
+/* clang-format on */
+#define STRING(sec, name, field, dflt, text)                                                                   \
+    ROW(sec, name, CTS_CONFIG_STRING, "", 0, 0, 0, NULL, dflt, text, field)
+#define CHOICE(sec, name, field, choices, dflt, text)                                                          \
+    ROW(sec, name, CTS_CONFIG_CHOICE, "", 0, 0, 0, choices, dflt, text, field)
+#define UINT(sec, name, field, unit, lo, hi, dflt, text)                                                       \
+    ROW(sec, name, CTS_CONFIG_UINT, unit, lo, hi, 0, NULL, dflt, text, field)
+#define POW2(sec, name, field, lo, hi, dflt, text)                                                             \
+    ROW(sec, name, CTS_CONFIG_BYTES, "bytes", lo, hi, 1, NULL, dflt, text, field)
+#define BYTES(sec, name, field, lo, hi, dflt, text)                                                            \
+    ROW(sec, name, CTS_CONFIG_BYTES, "bytes", lo, hi, 0, NULL, dflt, text, field)
 
 const struct cts_config_option CTS_CONFIG_OPTIONS[] = {
     STRING("model", "path", model_path, "", "Folder of the base model, a Hugging Face checkpoint."),
@@ -24,32 +33,47 @@ const struct cts_config_option CTS_CONFIG_OPTIONS[] = {
     STRING("listen", "socket", listen_socket, CTS_CTL_SOCKET, "Path of the control socket."),
     UINT("engine", "threads", threads, "threads", 0, 1024, "0",
          "Threads that compute, the engine's own included. 0: all cores but one, at least one."),
-    UINT("engine", "rows", rows, "rows", 1, 65536, "256", "Most rows of one step, prompt and decode rows together."),
+    UINT("engine", "rows", rows, "rows", 1, 65536, "256",
+         "Most rows of one step, prompt and decode rows together."),
     UINT("engine", "sequences", sequences, "requests", 1, 65536, "64", "Most requests in one step."),
-    UINT("engine", "prefill_chunk", prefill_chunk, "rows", 1, 65536, "64", "Most prompt rows of one request in one step."),
+    UINT("engine", "prefill_chunk", prefill_chunk, "rows", 1, 65536, "64",
+         "Most prompt rows of one request in one step."),
     UINT("engine", "page_tokens", page_tokens, "tokens", 1, 4096, "16", "Tokens of one page of the KV cache."),
     UINT("engine", "kv_pages", kv_pages, "pages", 1, 1u << 30, "2048", "Pages of the KV cache."),
-    UINT("engine", "requests", requests, "requests", 1, 65536, "1024", "Most live requests, waiting ones included."),
+    UINT("engine", "requests", requests, "requests", 1, 65536, "1024",
+         "Most live requests, waiting ones included."),
     UINT("engine", "exact_adapters", exact_adapters, "adapters", 0, 65536, "16", "Places of the exact lane."),
-    UINT("engine", "exact_rank", exact_rank, "", 1, 1024, "64", "Largest rank of an adapter of the exact lane."),
-    UINT("engine", "context", context, "tokens", 0, 1u << 24, "0", "Most tokens of prompt and answer. 0: the base's."),
-    CHOICE("engine", "cpu_level", cpu_level, "auto|generic|avx2|avx512f", "auto", "Instruction set of the kernels. auto: the best there is."),
-    CHOICE("engine", "backend", backend, "cpu|ref|async", "cpu", "Kernels that compute; ref and async are for tests."),
-    UINT("engine", "spin_us", worker_spin_us, "microseconds", 0, 1000000, "20", "How long a compute thread polls for work before it sleeps."),
-    UINT("loop", "spin_us", loop_spin_us, "microseconds", 0, 1000000, "0", "How long the loop thread polls the rings before it sleeps."),
-    UINT("limits", "clients", clients, "connections", 1, 4096, "64", "Most connections of the control socket, and most clients with rings."),
-    UINT("limits", "live_per_client", live_per_client, "requests", 1, 1024, "256", "Most live requests of one client."),
+    UINT("engine", "exact_rank", exact_rank, "", 1, 1024, "64",
+         "Largest rank of an adapter of the exact lane."),
+    UINT("engine", "context", context, "tokens", 0, 1u << 24, "0",
+         "Most tokens of prompt and answer. 0: the base's."),
+    CHOICE("engine", "cpu_level", cpu_level, "auto|generic|avx2|avx512f", "auto",
+           "Instruction set of the kernels. auto: the best there is."),
+    CHOICE("engine", "backend", backend, "cpu|ref|async", "cpu",
+           "Kernels that compute; ref and async are for tests."),
+    UINT("engine", "spin_us", worker_spin_us, "microseconds", 0, 1000000, "20",
+         "How long a compute thread polls for work before it sleeps."),
+    UINT("loop", "spin_us", loop_spin_us, "microseconds", 0, 1000000, "0",
+         "How long the loop thread polls the rings before it sleeps."),
+    UINT("limits", "clients", clients, "connections", 1, 4096, "64",
+         "Most connections of the control socket, and most clients with rings."),
+    UINT("limits", "live_per_client", live_per_client, "requests", 1, 1024, "256",
+         "Most live requests of one client."),
     POW2("limits", "arena_bytes", arena_bytes, CTS_ARENA_BYTES_MIN, CTS_ARENA_BYTES_MAX, "1M",
          "Largest room of one client's rings for payloads, and its default; a power of two."),
     POW2("limits", "out_bytes", out_bytes, CTS_OUT_BYTES_MIN, CTS_OUT_BYTES_MAX, "1M",
          "Largest room of one client's rings for output, and its default; a power of two."),
     BYTES("limits", "prompt_bytes", prompt_bytes, 1024, 64u << 20, "1M", "Longest text of a prompt."),
-    UINT("limits", "max_tokens", max_tokens, "tokens", 1, 1u << 24, "256", "Tokens to generate where a request does not say."),
+    UINT("limits", "max_tokens", max_tokens, "tokens", 1, 1u << 24, "256",
+         "Tokens to generate where a request does not say."),
     UINT("limits", "client_stall_s", client_stall_s, "seconds", 1, 3600, "10",
          "How long a request waits for its client to take output before it ends with the error slow."),
-    UINT("limits", "setup_s", setup_s, "seconds", 1, 3600, "5", "How long a new connection may take to say hello."),
-    UINT("limits", "drain_s", drain_s, "seconds", 0, 86400, "30", "How long live requests may go on after a request to stop."),
-    CHOICE("log", "level", log_level, "error|warning|notice|info|debug", "notice", "What is logged: this level and those before it."),
+    UINT("limits", "setup_s", setup_s, "seconds", 1, 3600, "5",
+         "How long a new connection may take to say hello."),
+    UINT("limits", "drain_s", drain_s, "seconds", 0, 86400, "30",
+         "How long live requests may go on after a request to stop."),
+    CHOICE("log", "level", log_level, "error|warning|notice|info|debug", "notice",
+           "What is logged: this level and those before it."),
 };
 const uint32_t CTS_CONFIG_N_OPTIONS = sizeof(CTS_CONFIG_OPTIONS) / sizeof(CTS_CONFIG_OPTIONS[0]);
 
@@ -104,34 +128,41 @@ static void format_number(const struct cts_config_option *o, uint64_t v, char ou
     snprintf(out, 32, "%" PRIu64, v);
 }
 
-static int assign_number(const struct cts_config_option *o, struct cts_config *c, const char *value, struct cts_err *err)
+static int assign_number(const struct cts_config_option *o, struct cts_config *c, const char *value,
+                         struct cts_err *err)
 {
     char     lo[32], hi[32];
     uint64_t v;
 
-    if (parse_number(value, o->type == CTS_CONFIG_BYTES, &v) < 0 || v < o->lo || v > o->hi || (o->is_pow2 && (v & (v - 1)) != 0)) {
+    if (parse_number(value, o->type == CTS_CONFIG_BYTES, &v) < 0 || v < o->lo || v > o->hi ||
+        (o->is_pow2 && (v & (v - 1)) != 0)) {
         format_number(o, o->lo, lo);
         format_number(o, o->hi, hi);
-        return cts_err_set(err, CTS_EARG, "%s.%s is '%s', wanted %s from %s to %s%s%s", o->section, o->name, value,
-                           o->is_pow2 ? "a power of two" : "a whole number", lo, hi, o->unit[0] != '\0' ? " " : "", o->unit);
+        return cts_err_set(err, CTS_EARG, "%s.%s is '%s', wanted %s from %s to %s%s%s", o->section, o->name,
+                           value, o->is_pow2 ? "a power of two" : "a whole number", lo, hi,
+                           o->unit[0] != '\0' ? " " : "", o->unit);
     }
     *(uint64_t *)((char *)c + o->off) = v;
     return 0;
 }
 
-static int assign_string(const struct cts_config_option *o, struct cts_config *c, const char *value, struct cts_err *err)
+static int assign_string(const struct cts_config_option *o, struct cts_config *c, const char *value,
+                         struct cts_err *err)
 {
     char **at = (char **)((char *)c + o->off), *copy = NULL;
 
     if (o->type == CTS_CONFIG_CHOICE && !is_choice(o->choices, value))
-        return cts_err_set(err, CTS_EARG, "%s.%s is '%s', wanted one of %s", o->section, o->name, value, o->choices);
-    if (value[0] != '\0' && (copy = strdup(value)) == NULL) return cts_err_set(err, -ENOMEM, "%s.%s", o->section, o->name);
+        return cts_err_set(err, CTS_EARG, "%s.%s is '%s', wanted one of %s", o->section, o->name, value,
+                           o->choices);
+    if (value[0] != '\0' && (copy = strdup(value)) == NULL)
+        return cts_err_set(err, -ENOMEM, "%s.%s", o->section, o->name);
     free(*at);
     *at = copy;
     return 0;
 }
 
-static int assign(const struct cts_config_option *o, struct cts_config *c, const char *value, struct cts_err *err)
+static int assign(const struct cts_config_option *o, struct cts_config *c, const char *value,
+                  struct cts_err *err)
 {
     int is_number = o->type == CTS_CONFIG_UINT || o->type == CTS_CONFIG_BYTES;
 
@@ -143,7 +174,8 @@ static const struct cts_config_option *find_option(const char *section, size_t n
     for (uint32_t i = 0; i < CTS_CONFIG_N_OPTIONS; i++) {
         const struct cts_config_option *o = &CTS_CONFIG_OPTIONS[i];
 
-        if (strlen(o->section) == n && memcmp(o->section, section, n) == 0 && strcmp(o->name, name) == 0) return o;
+        if (strlen(o->section) == n && memcmp(o->section, section, n) == 0 && strcmp(o->name, name) == 0)
+            return o;
     }
     return NULL;
 }
@@ -283,19 +315,23 @@ int cts_config_set(struct cts_config *c, const char *assignment, struct cts_err 
     const struct cts_config_option *o;
     char                            name[64];
 
-    if (dot == NULL || eq == NULL || dot > eq) return cts_err_set(err, CTS_EARG, "'%s' is not SECTION.NAME=VALUE", assignment);
+    if (dot == NULL || eq == NULL || dot > eq)
+        return cts_err_set(err, CTS_EARG, "'%s' is not SECTION.NAME=VALUE", assignment);
     snprintf(name, sizeof(name), "%.*s", (int)(eq - dot - 1 < 63 ? eq - dot - 1 : 63), dot + 1);
     o = find_option(assignment, (size_t)(dot - assignment), name);
-    if (o == NULL) return cts_err_set(err, CTS_EARG, "there is no option '%.*s'", (int)(eq - assignment), assignment);
+    if (o == NULL)
+        return cts_err_set(err, CTS_EARG, "there is no option '%.*s'", (int)(eq - assignment), assignment);
     return assign(o, c, eq + 1, err);
 }
 
 int cts_config_check(const struct cts_config *c, struct cts_err *err)
 {
-    if (c->model_path == NULL) return cts_err_set(err, CTS_EARG, "model.path is not set: it names the folder of the base model");
+    if (c->model_path == NULL)
+        return cts_err_set(err, CTS_EARG, "model.path is not set: it names the folder of the base model");
     if (c->listen_socket == NULL) return cts_err_set(err, CTS_EARG, "listen.socket is empty");
     if (c->sequences > c->rows)
-        return cts_err_set(err, CTS_EARG, "engine.sequences is %" PRIu64 ", more than engine.rows, %" PRIu64, c->sequences, c->rows);
+        return cts_err_set(err, CTS_EARG, "engine.sequences is %" PRIu64 ", more than engine.rows, %" PRIu64,
+                           c->sequences, c->rows);
     return 0;
 }
 
@@ -318,7 +354,8 @@ void cts_config_print(const struct cts_config *c, FILE *out)
         const void                     *at = (const char *)c + o->off;
         char                            number[32];
 
-        if (i == 0 || strcmp(o->section, o[-1].section) != 0) fprintf(out, "%s%s {\n", i > 0 ? "}\n" : "", o->section);
+        if (i == 0 || strcmp(o->section, o[-1].section) != 0)
+            fprintf(out, "%s%s {\n", i > 0 ? "}\n" : "", o->section);
         fprintf(out, "    %s = ", o->name);
         if (o->type == CTS_CONFIG_STRING || o->type == CTS_CONFIG_CHOICE) {
             print_string(*(char *const *)at, out);

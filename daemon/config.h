@@ -14,7 +14,8 @@
 struct cts_config {
     /* Strings are owned; NULL where the default is none. */
     char    *model_path, *collection_path, *listen_socket, *cpu_level, *backend, *log_level;
-    uint64_t threads, rows, sequences, prefill_chunk, page_tokens, kv_pages, requests, exact_adapters, exact_rank, context;
+    uint64_t threads, rows, sequences, prefill_chunk, page_tokens, kv_pages, requests;
+    uint64_t exact_adapters, exact_rank, context;
     uint64_t worker_spin_us, loop_spin_us;
     uint64_t clients, live_per_client, arena_bytes, out_bytes, prompt_bytes, max_tokens;
     uint64_t client_stall_s, setup_s, drain_s;

@@ -17,8 +17,10 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -28,13 +30,13 @@
 struct cts_loop {
     const struct cts_config *config;
     uv_loop_t                uv;
-    uv_poll_t                events;  /* on events_fd */
+    uv_poll_t                events;    /* on events_fd */
     int                      events_fd; /* the engine has published and found the loop asleep */
     _Atomic int              is_asleep;
     uv_prepare_t             prepare; /* one turn, before each poll */
     uv_check_t               check;
-    uv_idle_t                idle;    /* active: the next poll does not wait */
-    uv_timer_t               tick;    /* active while something has a deadline */
+    uv_idle_t                idle; /* active: the next poll does not wait */
+    uv_timer_t               tick; /* active while something has a deadline */
     uv_signal_t              sigterm, sigint, sighup;
     struct cts_engine       *engine;
     struct cts_adapters     *adapters;
@@ -90,7 +92,8 @@ static void begin_drain(struct cts_loop *l)
 static void look_at_drain(struct cts_loop *l, uint64_t now_ns)
 {
     if (!l->lives.is_draining || (l->lives.n_live > 0 && now_ns < l->drain_until_ns)) return;
-    if (l->lives.n_live > 0) cts_log(CTS_LOG_WARNING, "%u requests are cut off (limits.drain_s)", l->lives.n_live);
+    if (l->lives.n_live > 0)
+        cts_log(CTS_LOG_WARNING, "%u requests are cut off (limits.drain_s)", l->lives.n_live);
     stop_serving(l);
 }
 
@@ -129,7 +132,8 @@ static void on_tick(uv_timer_t *h);
 
 static void set_timers(struct cts_loop *l, int has_more)
 {
-    int needs_tick = l->lives.n_stalled > 0 || l->lives.n_orders > 0 || l->lives.is_draining || cts_ctl_needs_tick(l->ctl);
+    int needs_tick =
+        l->lives.n_stalled > 0 || l->lives.n_orders > 0 || l->lives.is_draining || cts_ctl_needs_tick(l->ctl);
 
     if (has_more) uv_idle_start(&l->idle, on_idle);
     else uv_idle_stop(&l->idle);
@@ -231,7 +235,8 @@ static int open_handles(struct cts_loop *l, struct cts_err *err)
     if (rc == 0) rc = uv_signal_init(&l->uv, &l->sigterm);
     if (rc == 0) rc = uv_signal_init(&l->uv, &l->sigint);
     if (rc == 0) rc = uv_signal_init(&l->uv, &l->sighup);
-    l->events.data = l->prepare.data = l->check.data = l->tick.data = l->sigterm.data = l->sigint.data = l->sighup.data = l;
+    l->events.data = l->prepare.data = l->check.data = l->tick.data = l->sigterm.data = l->sigint.data =
+        l->sighup.data = l;
     return rc < 0 ? cts_err_set(err, rc, "event loop") : 0;
 }
 
@@ -259,16 +264,31 @@ static int open_engine(struct cts_loop *l, struct cts_err *err)
 static int open_doors(struct cts_loop *l, const char *version, struct cts_err *err)
 {
     const struct cts_config *c = l->config;
-    struct cts_lives_opts    lo = { .engine = l->engine, .adapters = l->adapters, .gen = &l->gen,
-                                    .n_requests_max = (uint32_t)c->requests, .live_per_client = (uint32_t)c->live_per_client,
+    struct cts_lives_opts    lo = { .engine = l->engine,
+                                    .adapters = l->adapters,
+                                    .gen = &l->gen,
+                                    .n_requests_max = (uint32_t)c->requests,
+                                    .live_per_client = (uint32_t)c->live_per_client,
                                     .stall_ns = c->client_stall_s * 1000000000u };
-    struct cts_shm_opts      so = { .loop = &l->uv, .lives = &l->lives, .adapters = l->adapters, .n_rings_max = (uint32_t)c->clients,
-                                    .arena_bytes_max = (uint32_t)c->arena_bytes, .out_bytes_max = (uint32_t)c->out_bytes,
+    struct cts_shm_opts      so = { .loop = &l->uv,
+                                    .lives = &l->lives,
+                                    .adapters = l->adapters,
+                                    .n_rings_max = (uint32_t)c->clients,
+                                    .arena_bytes_max = (uint32_t)c->arena_bytes,
+                                    .out_bytes_max = (uint32_t)c->out_bytes,
                                     .live_per_client = (uint32_t)c->live_per_client };
-    struct cts_ctl_opts      co = { .loop = &l->uv, .engine = l->engine, .adapters = l->adapters, .lives = &l->lives,
-                                    .listen_fd = l->listen.fd, .base_dir = c->model_path, .version = version,
-                                    .n_conns_max = (uint32_t)c->clients, .live_per_client = (uint32_t)c->live_per_client,
-                                    .setup_ns = c->setup_s * 1000000000u, .on_stop = on_stop, .on_stop_arg = l };
+    struct cts_ctl_opts      co = { .loop = &l->uv,
+                                    .engine = l->engine,
+                                    .adapters = l->adapters,
+                                    .lives = &l->lives,
+                                    .listen_fd = l->listen.fd,
+                                    .base_dir = c->model_path,
+                                    .version = version,
+                                    .n_conns_max = (uint32_t)c->clients,
+                                    .live_per_client = (uint32_t)c->live_per_client,
+                                    .setup_ns = c->setup_s * 1000000000u,
+                                    .on_stop = on_stop,
+                                    .on_stop_arg = l };
     int                      rc = cts_lives_open(&l->lives, &lo, err);
 
     if (rc == 0) rc = cts_shm_open(&l->shm, &so, err);
@@ -322,13 +342,26 @@ static void close_all(struct cts_loop *l)
     cts_adapters_close(l->adapters);
 }
 
+/* The journal reads levels where stderr is the stream that it gave us. */
+static void set_up_log(const struct cts_config *c)
+{
+    const char        *stream = getenv("JOURNAL_STREAM");
+    struct stat        st;
+    unsigned long long dev, ino;
+
+    cts_log_set_level((enum cts_log_level)cts_log_level_from_name(c->log_level));
+    if (stream != NULL && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0)
+        cts_log_set_journal(st.st_dev == dev && st.st_ino == ino);
+}
+
 static void say_ready(const struct cts_loop *l)
 {
     const struct cts_collection *c = cts_engine_collection(l->engine);
 
     cts_log(CTS_LOG_NOTICE, "serving '%s' and %u compressed adapters at '%s' on %s", l->config->model_path,
             c != NULL ? c->n_adapters : 0, l->config->listen_socket, cts_engine_describe(l->engine));
-    if (cts_sdnotify("READY=1\nSTATUS=serving") < 0) cts_log(CTS_LOG_WARNING, "the service manager could not be told: $NOTIFY_SOCKET");
+    if (cts_sdnotify("READY=1\nSTATUS=serving") < 0)
+        cts_log(CTS_LOG_WARNING, "the service manager could not be told: $NOTIFY_SOCKET");
 }
 
 int cts_loop_run(const struct cts_config *c, const char *version, struct cts_err *err)
@@ -336,13 +369,15 @@ int cts_loop_run(const struct cts_config *c, const char *version, struct cts_err
     struct cts_loop l = { .config = c, .events_fd = -1, .listen = CTS_LISTEN_NONE };
     int             rc;
 
+    set_up_log(c);
     (void)signal(SIGPIPE, SIG_IGN);
     rc = open_all(&l, version, err);
     if (rc == 0) {
         say_ready(&l);
         (void)uv_run(&l.uv, UV_RUN_DEFAULT);
         cts_log(CTS_LOG_NOTICE, "stopped");
-        if (l.lives.is_device_lost) rc = cts_err_set(err, CTS_EGPU_LOST, "the device is lost: restart the daemon");
+        if (l.lives.is_device_lost)
+            rc = cts_err_set(err, CTS_EGPU_LOST, "the device is lost: restart the daemon");
     }
     close_all(&l);
     return rc;
@@ -367,14 +402,16 @@ int cts_loop_plan(const struct cts_config *c, FILE *out, struct cts_err *err)
 {
     struct plan            p = { .out = out };
     struct cts_engine_opts o = engine_opts(c);
-    uint64_t               ring = cts_sub_bytes(CTS_SUB_RECORDS_MAX, (uint32_t)c->arena_bytes) + cts_out_bytes((uint32_t)c->out_bytes);
-    int                    rc;
+    uint64_t               ring =
+        cts_sub_bytes(CTS_SUB_RECORDS_MAX, (uint32_t)c->arena_bytes) + cts_out_bytes((uint32_t)c->out_bytes);
+    int rc;
 
     if (out != NULL) fputs("\n# memory at most, in bytes\n", out);
     rc = cts_engine_plan(&o, add_line, &p, err);
     if (rc < 0 || out == NULL) return rc;
     add_line(&p, "rings of all clients", c->clients * ring);
-    add_line(&p, "messages of all connections", c->clients * 2 * ((uint64_t)CTS_CTL_MESSAGE_MAX + (512u << 10)));
+    add_line(&p, "messages of all connections",
+             c->clients * 2 * ((uint64_t)CTS_CTL_MESSAGE_MAX + (512u << 10)));
     fprintf(out, "# %14" PRIu64 "  in all\n", p.sum);
     return 0;
 }

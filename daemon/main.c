@@ -7,14 +7,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-#define CONFIG_FILE CTS_SYSCONFDIR "/ctsd/ctsd.conf"
-#define CTSD_VERSION     "ctsd " PACKAGE_VERSION
+#define CONFIG_FILE  CTS_SYSCONFDIR "/ctsd/ctsd.conf"
+#define CTSD_VERSION "ctsd " PACKAGE_VERSION
 
 static const char HELP[] =
     "usage: ctsd [-tTVh] [-c FILE] [-s SECTION.NAME=VALUE]...\n"
@@ -26,8 +23,12 @@ static const char HELP[] =
     "  -h, --help                     print this help, and exit\n";
 
 static const struct option OPTIONS[] = {
-    { "config", required_argument, NULL, 'c' }, { "set", required_argument, NULL, 's' }, { "test", no_argument, NULL, 't' },
-    { "dump", no_argument, NULL, 'T' },         { "version", no_argument, NULL, 'V' },  { "help", no_argument, NULL, 'h' },
+    { "config", required_argument, NULL, 'c' },
+    { "set", required_argument, NULL, 's' },
+    { "test", no_argument, NULL, 't' },
+    { "dump", no_argument, NULL, 'T' },
+    { "version", no_argument, NULL, 'V' },
+    { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 },
 };
 
@@ -56,24 +57,23 @@ static int read_config(struct cts_config *c, int argc, char **argv, struct cts_e
     return rc == 0 ? cts_config_check(c, err) : rc;
 }
 
-/* The journal reads levels where stderr is the stream that it gave us. */
-static void set_up_log(const struct cts_config *c)
-{
-    const char        *stream = getenv("JOURNAL_STREAM");
-    struct stat        st;
-    unsigned long long dev, ino;
-
-    cts_log_set_level((enum cts_log_level)cts_log_level_from_name(c->log_level));
-    if (stream != NULL && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0)
-        cts_log_set_journal(st.st_dev == dev && st.st_ino == ino);
-}
-
 static int run(const struct cts_config *c, int mode, struct cts_err *err)
 {
-    set_up_log(c);
     if (mode == 0) return cts_loop_run(c, CTSD_VERSION, err);
     if (mode == 'T') cts_config_print(c, stdout);
     return cts_loop_plan(c, mode == 'T' ? stdout : NULL, err);
+}
+
+static int exit_status(int rc)
+{
+    switch (rc) {
+    case 0: return EX_OK;
+    case CTS_EBUSY: return EX_TEMPFAIL; /* another daemon serves the socket */
+    case -ENOMEM:
+    case CTS_EGPU:
+    case CTS_EGPU_LOST: return EX_OSERR;
+    default: return EX_CONFIG; /* the configuration, or something that it names */
+    }
 }
 
 int main(int argc, char **argv)
@@ -93,5 +93,5 @@ int main(int argc, char **argv)
     if (rc < 0) fprintf(stderr, "ctsd: %s\n", err.text);
     else if ((rc = run(&c, mode, &err)) < 0) cts_log(CTS_LOG_ERROR, "%s", err.text);
     cts_config_deinit(&c);
-    return rc == 0 ? EX_OK : rc == CTS_EBUSY ? EX_TEMPFAIL : rc == CTS_EGPU || rc == CTS_EGPU_LOST || rc == -ENOMEM ? EX_OSERR : EX_CONFIG;
+    return exit_status(rc);
 }

@@ -111,7 +111,8 @@ static void cut_text(char *out, size_t cap, struct cts_span s)
     out[n] = '\0';
 }
 
-int cts_ctl_error_put(struct cts_buf *out, uint64_t id, int code, const char *message, const char *param, uint32_t retry_ms)
+int cts_ctl_error_put(struct cts_buf *out, uint64_t id, int code, const char *message, const char *param,
+                      uint32_t retry_ms)
 {
     struct cts_mpw w = { out, 0 };
     size_t         begin = cts_frame_begin(&w);
@@ -160,8 +161,10 @@ static int read_ids(struct cts_mp *c, const char *key, uint32_t n_max, struct ct
     int64_t       id;
     uint32_t      n_ids;
 
-    if (cts_mp_array(&at, &n_ids) < 0) return cts_err_set(err, CTS_EARG, "%s is not an array of token ids", key);
-    if (n_ids > n_max) return cts_err_set(err, CTS_EARG, "%s has %u token ids, at most %u are allowed", key, n_ids, n_max);
+    if (cts_mp_array(&at, &n_ids) < 0)
+        return cts_err_set(err, CTS_EARG, "%s is not an array of token ids", key);
+    if (n_ids > n_max)
+        return cts_err_set(err, CTS_EARG, "%s has %u token ids, at most %u are allowed", key, n_ids, n_max);
     *first = at;
     for (uint32_t i = 0; i < n_ids; i++)
         if (cts_mp_int(&at, 0, INT32_MAX, &id) < 0)
@@ -207,7 +210,8 @@ static int read_messages(struct cts_mp *c, struct cts_gen_msg *m, struct cts_err
 
     if (cts_mp_array(&at, &n) < 0) return cts_err_set(err, CTS_EARG, "messages is not an array");
     if (n == 0 || n > CTS_GEN_MESSAGES_MAX)
-        return cts_err_set(err, CTS_EARG, "messages has %u entries, 1 to %d are allowed", n, CTS_GEN_MESSAGES_MAX);
+        return cts_err_set(err, CTS_EARG, "messages has %u entries, 1 to %d are allowed", n,
+                           CTS_GEN_MESSAGES_MAX);
     m->messages = at;
     m->n_messages = n;
     for (uint32_t i = 0; i < n; i++)
@@ -230,15 +234,18 @@ static int read_stop(struct cts_mp *c, struct cts_gen_msg *m, struct cts_err *er
     m->n_stop = n;
     for (uint32_t i = 0; i < n; i++)
         if (cts_mp_str(&at, &s) < 0 || s.len == 0 || s.len > CTS_GEN_STOP_BYTES_MAX)
-            return cts_err_set(err, CTS_EARG, "stop[%u] is not a string of 1 to %d bytes", i, CTS_GEN_STOP_BYTES_MAX);
+            return cts_err_set(err, CTS_EARG, "stop[%u] is not a string of 1 to %d bytes", i,
+                               CTS_GEN_STOP_BYTES_MAX);
     *c = at;
     return 0;
 }
 
-static int read_int(struct cts_mp *c, const char *key, int64_t lo, int64_t hi, int64_t *out, struct cts_err *err)
+static int read_int(struct cts_mp *c, const char *key, int64_t lo, int64_t hi, int64_t *out,
+                    struct cts_err *err)
 {
     if (cts_mp_int(c, lo, hi, out) == 0) return 0;
-    return cts_err_set(err, CTS_EARG, "%s is not an integer from %lld to %lld", key, (long long)lo, (long long)hi);
+    return cts_err_set(err, CTS_EARG, "%s is not an integer from %lld to %lld", key, (long long)lo,
+                       (long long)hi);
 }
 
 static int read_max_tokens(struct cts_mp *c, struct cts_gen_msg *m, struct cts_err *err)
@@ -298,7 +305,9 @@ static int read_text(struct cts_mp *c, struct cts_gen_msg *m, struct cts_err *er
 
 static int read_special(struct cts_mp *c, struct cts_gen_msg *m, struct cts_err *err)
 {
-    return cts_mp_bool(c, &m->parse_special) < 0 ? cts_err_set(err, CTS_EARG, "special is neither true nor false") : 0;
+    return cts_mp_bool(c, &m->parse_special) < 0
+               ? cts_err_set(err, CTS_EARG, "special is neither true nor false")
+               : 0;
 }
 
 static int read_timeout(struct cts_mp *c, struct cts_gen_msg *m, struct cts_err *err)
@@ -344,23 +353,27 @@ static int check_one_source(const struct cts_gen_msg *m, char param[CTS_PARAM_BY
 
     if (n == 1) return 0;
     snprintf(param, CTS_PARAM_BYTES, "prompt");
-    return cts_err_set(err, CTS_EARG, n == 0 ? "one of prompt, tokens and messages is needed"
-                                             : "only one of prompt, tokens and messages is allowed");
+    return cts_err_set(err, CTS_EARG,
+                       n == 0 ? "one of prompt, tokens and messages is needed"
+                              : "only one of prompt, tokens and messages is allowed");
 }
 
 int cts_gen_decode(struct cts_mp *c, struct cts_gen_msg *out, char param[CTS_PARAM_BYTES], struct cts_err *err)
 {
-    struct cts_gen_msg m = { .temperature = -1, .top_p = -1, .top_k = -1, .n_logprobs = -1, .want_text = 1, .parse_special = 1 };
-    struct cts_mp      at = *c;
-    struct cts_span    key;
-    read_fn            read;
-    uint32_t           n_pairs;
-    int                rc;
+    struct cts_gen_msg m = {
+        .temperature = -1, .top_p = -1, .top_k = -1, .n_logprobs = -1, .want_text = 1, .parse_special = 1
+    };
+    struct cts_mp   at = *c;
+    struct cts_span key;
+    read_fn         read;
+    uint32_t        n_pairs;
+    int             rc;
 
     param[0] = '\0';
     if (cts_mp_map(&at, &n_pairs) < 0) return cts_err_set(err, CTS_EARG, "the request is not a map");
     for (; n_pairs > 0; n_pairs--) {
-        if (cts_mp_str(&at, &key) < 0) return cts_err_set(err, CTS_EARG, "a key of the request is not a string");
+        if (cts_mp_str(&at, &key) < 0)
+            return cts_err_set(err, CTS_EARG, "a key of the request is not a string");
         cut_text(param, CTS_PARAM_BYTES, key);
         read = find_reader(key);
         if (read == NULL) return cts_err_set(err, CTS_EARG, "there is no parameter '%s'", param);

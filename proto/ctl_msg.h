@@ -7,27 +7,33 @@
  *   request   {"id": uint, "method": str, "params": map (may be absent)}
  *   result    {"id": uint, "result": map}
  *   stream    {"id": uint, "event": map}       before the result of a streaming method
- *   error     {"id": uint, "error": {"code": str, "message": str, "param": str (may be absent), "retry_ms": uint (may be absent)}}
+ *   error     {"id": uint, "error": {"code": str, "message": str, "param": str, "retry_ms": uint}}
+ *             param and retry_ms may be absent
  *
  * The first request of a connection is
  *   hello {"major": uint, "minor": uint, "client": str}
  *     -> {"major", "minor", "server": str, "pid": uint}; another major is error "version" with both numbers
  *
- * Methods (daemon/serve/ctl_table.c is the list, with their parameters):
- *   status {}                  -> {"server", "base": {digest, dir, context, layers, ...}, "engine": {...counters}, "backend": str, "uptime_s", ...}
- *   health {}                  -> {"status": "ok" | "draining"}
- *   ls {"from": uint, "limit": uint}, both optional -> {"adapters": [{"name", "kind": "compressed" | "exact", "number", "generation",
- *                                 "digest", "live": uint}], "next": uint}: by number, from `from` on; next is absent when that was all
- *   show {"name"}              -> one of those with "bytes", "error_mean", "error_energy", "cluster", "modules", "rank", ... as there are
- *   resolve {"name"}           -> {"number", "generation", "digest", "kind"}; name "" is the base: number 0, generation 0
- *   load {"dir", "name"}       -> as resolve
- *   unload {"name"}            -> {}      answers when the adapter is gone; waits for live requests
- *   stop {}                    -> {}      drain, then exit
- *   ring.open {"records", "arena_bytes", "out_bytes"} -> {"records", "arena_bytes", "out_bytes", "ring_id", "live_max"}, all optional in the request, with four
- *                                 descriptors beside the frame's first byte: SUB, OUT, kick eventfd, wake socket
- *   generate {cts_gen_msg, with "adapter"} -> events {"accepted": n_prompt}, {"tokens": [uint], "logprobs": [real], "top": [[[id, lp]..]..],
- *                                 "text": str}, then {"finish": str, "n_prompt", "n_tokens"}; finish is stop | length | stop-string | cancelled
- *   cancel {"id": uint}        -> {}      a generate of this connection by its frame id
+ * Methods, in short (daemon/serve/ctl_table.c has them with their parameters):
+ *   status {}           -> {"server", "pid", "uptime_s", "state", "backend", "base": {...}, "collection": {...},
+ *                          "exact": uint, "engine": {...}, "clients": {...}, "requests": {...}}
+ *   health {}           -> {"status": "ok" | "draining"}
+ *   ls {"from": uint, "limit": uint}, both optional
+ *                       -> {"adapters": [{"name", "kind": "compressed" | "exact", "number", "generation",
+ *                          "digest", "live": uint}], "next": uint}: by number; next is absent when that was all
+ *   show {"name"}       -> one of those with "bytes" and what is known by kind
+ *   resolve {"name"}    -> {"number", "generation", "digest", "kind"}; "" is the base, number and generation 0
+ *   load {"dir", "name"} -> as resolve
+ *   unload {"name"}     -> {} when the adapter is gone; waits for live requests
+ *   stop {}             -> {}; drain, then exit
+ *   ring.open {"records", "arena_bytes", "out_bytes"}, all optional
+ *                       -> the same and "ring_id", "live_max", with four descriptors beside the frame's first
+ *                          byte: SUB, OUT, kick eventfd, wake socket
+ *   generate {cts_gen_msg, with "adapter"}
+ *                       -> events {"accepted": n_prompt}, {"tokens": [uint], "logprobs": [real],
+ *                          "top": [[[id, lp]..]..], "text": str}, then {"finish": str, "n_prompt", "n_tokens"};
+ *                          finish is stop | length | stop-string | cancelled
+ *   cancel {"id": uint} -> {}; a generate of this connection by its frame id
  *
  * No I/O here; nothing allocates but what goes into a cts_buf. */
 
@@ -38,7 +44,7 @@
 
 #define CTS_CTL_MAJOR 1
 #define CTS_CTL_MINOR 0
-#define CTS_CTL_SOCKET CTS_RUNSTATEDIR "/ctsd/control.sock" /* where nothing else is said; CTS_RUNSTATEDIR comes from the build */
+#define CTS_CTL_SOCKET CTS_RUNSTATEDIR "/ctsd/control.sock" /* the default; CTS_RUNSTATEDIR comes from the build */
 #define CTS_CTL_MESSAGE_MAX (4u << 20) /* bytes of a frame without its length */
 
 #define CTS_GEN_STOP_MAX        8
@@ -110,6 +116,7 @@ int cts_ctl_reply_decode(const void *p, size_t n, struct cts_ctl_reply *out);
 
 /* A whole error frame. param may be NULL; retry_ms 0 is left out. Bytes of
  * message and param that are not UTF-8 become '?'. */
-int cts_ctl_error_put(struct cts_buf *out, uint64_t id, int code, const char *message, const char *param, uint32_t retry_ms);
+int cts_ctl_error_put(struct cts_buf *out, uint64_t id, int code, const char *message, const char *param,
+                      uint32_t retry_ms);
 
 #endif

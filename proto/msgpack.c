@@ -19,7 +19,7 @@ struct head {
     uint32_t         body_bytes; /* of str and bin */
     uint32_t         n_objects;  /* that follow in an array or a map (two a pair) */
     int              is_negative;
-    uint64_t         u;          /* bool, int (two's complement) */
+    uint64_t         u; /* bool, int (two's complement) */
     double           real;
 };
 
@@ -74,8 +74,8 @@ static void put_real(struct head *h, const uint8_t *p, uint32_t n)
 
 /* Bytes of the number behind a head byte of 0xc0..0xdf; 255 marks what we refuse:
  * 0xc1, which the format never uses, and the ext types. */
-static const uint8_t NUMBER_BYTES[32] = { 0, 255, 0, 0, 1, 2, 4, 255, 255, 255, 4, 8, 1, 2, 4, 8,
-                                          1, 2,   4, 8, 255, 255, 255, 255, 255, 1, 2, 4, 2, 4, 2, 4 };
+static const uint8_t NUMBER_BYTES[32] = { 0, 255, 0, 0, 1,   2,   4,   255, 255, 255, 4, 8, 1, 2, 4, 8,
+                                          1, 2,   4, 8, 255, 255, 255, 255, 255, 1,   2, 4, 2, 4, 2, 4 };
 
 /* Heads of one byte: numbers, short strings and containers. */
 static int read_fix(struct head *h, uint8_t b)
@@ -112,17 +112,53 @@ static int read_head(const uint8_t *p, size_t n, struct head *h)
         m = NUMBER_BYTES[p[0] - 0xc0];
         if (m == 255 || n - 1 < m) return CTS_EPROTO;
         h->head_bytes = 1 + m;
+        /* clang-format off: one line a kind reads as the table that it is */
         switch (p[0]) {
-        case 0xc0: h->type = CTS_MP_NIL; break;
-        case 0xc2: case 0xc3: h->type = CTS_MP_BOOL; h->u = p[0] == 0xc3; break;
-        case 0xc4: case 0xc5: case 0xc6: put_blob(h, CTS_MP_BIN, load_be(p + 1, m)); break;
-        case 0xca: case 0xcb: put_real(h, p + 1, m); break;
-        case 0xcc: case 0xcd: case 0xce: case 0xcf: h->type = CTS_MP_INT; h->u = load_be(p + 1, m); break;
-        case 0xd0: case 0xd1: case 0xd2: case 0xd3: put_signed(h, p + 1, m); break;
-        case 0xd9: case 0xda: case 0xdb: put_blob(h, CTS_MP_STR, load_be(p + 1, m)); break;
-        case 0xdc: case 0xdd: rc = put_container(h, CTS_MP_ARRAY, load_be(p + 1, m)); break;
-        case 0xde: case 0xdf: rc = put_container(h, CTS_MP_MAP, load_be(p + 1, m)); break;
+        case 0xc0:
+            h->type = CTS_MP_NIL;
+            break;
+        case 0xc2:
+        case 0xc3:
+            h->type = CTS_MP_BOOL;
+            h->u = p[0] == 0xc3;
+            break;
+        case 0xc4:
+        case 0xc5:
+        case 0xc6:
+            put_blob(h, CTS_MP_BIN, load_be(p + 1, m));
+            break;
+        case 0xca:
+        case 0xcb:
+            put_real(h, p + 1, m);
+            break;
+        case 0xcc:
+        case 0xcd:
+        case 0xce:
+        case 0xcf:
+            h->type = CTS_MP_INT;
+            h->u = load_be(p + 1, m);
+            break;
+        case 0xd0:
+        case 0xd1:
+        case 0xd2:
+        case 0xd3:
+            put_signed(h, p + 1, m);
+            break;
+        case 0xd9:
+        case 0xda:
+        case 0xdb:
+            put_blob(h, CTS_MP_STR, load_be(p + 1, m));
+            break;
+        case 0xdc:
+        case 0xdd:
+            rc = put_container(h, CTS_MP_ARRAY, load_be(p + 1, m));
+            break;
+        case 0xde:
+        case 0xdf:
+            rc = put_container(h, CTS_MP_MAP, load_be(p + 1, m));
+            break;
         }
+        /* clang-format on */
     }
     if (rc < 0) return rc;
     return n - h->head_bytes < h->body_bytes ? CTS_EPROTO : 0;
@@ -165,7 +201,8 @@ static int note_key(struct walk *w, const uint8_t *p, uint32_t bytes)
     struct key   *k = w->keys[w->depth - 1], this = { fnv1a(p, bytes), bytes, (size_t)(p - w->base) };
 
     for (uint32_t i = 0; i < l->n_keys; i++)
-        if (k[i].hash == this.hash && k[i].bytes == bytes && memcmp(w->base + k[i].off, p, bytes) == 0) return CTS_EPROTO;
+        if (k[i].hash == this.hash && k[i].bytes == bytes && memcmp(w->base + k[i].off, p, bytes) == 0)
+            return CTS_EPROTO;
     k[l->n_keys++] = this; /* n_keys < CTS_MP_PAIRS_MAX: open_container bounded the pairs */
     return 0;
 }

@@ -28,7 +28,17 @@ struct cts_mp {
     const uint8_t *ptr, *end;
 };
 
-enum cts_mp_type { CTS_MP_END, CTS_MP_NIL, CTS_MP_BOOL, CTS_MP_INT, CTS_MP_REAL, CTS_MP_STR, CTS_MP_BIN, CTS_MP_ARRAY, CTS_MP_MAP };
+enum cts_mp_type {
+    CTS_MP_END,
+    CTS_MP_NIL,
+    CTS_MP_BOOL,
+    CTS_MP_INT,
+    CTS_MP_REAL,
+    CTS_MP_STR,
+    CTS_MP_BIN,
+    CTS_MP_ARRAY,
+    CTS_MP_MAP,
+};
 enum cts_mp_type cts_mp_type(const struct cts_mp *c);
 
 /* Each takes one object and moves past it (map and array: past the head only);
@@ -64,7 +74,7 @@ void cts_mpw_u64(struct cts_mpw *w, uint64_t v);
 void cts_mpw_real(struct cts_mpw *w, double v); /* 5 bytes where a float32 holds the same value, else 9 */
 void cts_mpw_str(struct cts_mpw *w, const char *s);
 void cts_mpw_strn(struct cts_mpw *w, const void *s, size_t n); /* UTF-8, or the reader's check refuses the frame */
-void cts_mpw_text(struct cts_mpw *w, const char *s);           /* any bytes (a path, a message): what is not UTF-8 becomes '?' */
+void cts_mpw_text(struct cts_mpw *w, const char *s); /* any bytes (a path, a message): what is not UTF-8 becomes '?' */
 void cts_mpw_array(struct cts_mpw *w, uint32_t n);
 void cts_mpw_map(struct cts_mpw *w, uint32_t n_pairs);
 

@@ -65,7 +65,7 @@ struct cts_sub_hdr {
     uint64_t ring_id, features;
     alignas(128) _Atomic uint32_t tail;     /* client stores (release) */
     alignas(128) _Atomic uint64_t out_head; /* client stores (release): bytes consumed from OUT */
-    _Atomic uint32_t out_wait;              /* enum of CTS_WAIT_*: the client is about to sleep (seq_cst, then it re-checks OUT's tail) */
+    _Atomic uint32_t out_wait;              /* CTS_WAIT_*: about to sleep (seq_cst, then OUT's tail again) */
     _Atomic uint32_t out_want;              /* wake only when tail - out_head >= this; 0: any */
 };
 _Static_assert(offsetof(struct cts_sub_hdr, tail) == 128, "shm ABI");
@@ -119,7 +119,7 @@ struct cts_sub_record {
             uint64_t req_id;      /* client's, unique among its live requests */
             uint32_t adapter;     /* number from `resolve`; 0: the base */
             uint32_t generation;  /* from `resolve`; 0 with adapter 0 */
-            uint32_t pay_off;     /* in the arena, a multiple of 8; pay_off + pay_len <= arena_bytes: it does not wrap */
+            uint32_t pay_off;     /* in the arena, a multiple of 8; the payload does not wrap */
             uint32_t pay_len;     /* bytes; 0 but for GENERATE */
             uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none. The payload's timeout_ms may bring it forward */
             uint64_t reserved[3]; /* 0, else the ring is closed */
@@ -133,7 +133,14 @@ _Static_assert(offsetof(struct cts_sub_record, adapter) == 16, "shm ABI");
 _Static_assert(offsetof(struct cts_sub_record, pay_off) == 24, "shm ABI");
 _Static_assert(offsetof(struct cts_sub_record, deadline_ns) == 32, "shm ABI");
 
-enum { CTS_OUT_TOKENS = 1, CTS_OUT_DONE = 3, CTS_OUT_ERROR = 4, CTS_OUT_ACCEPTED = 5, CTS_OUT_PONG = 6, CTS_OUT_PAD = 255 };
+enum {
+    CTS_OUT_TOKENS   = 1,
+    CTS_OUT_DONE     = 3,
+    CTS_OUT_ERROR    = 4,
+    CTS_OUT_ACCEPTED = 5,
+    CTS_OUT_PONG     = 6,
+    CTS_OUT_PAD      = 255,
+};
 enum { CTS_OUTF_LAST = 1, CTS_OUTF_LOGPROBS = 2, CTS_OUTF_TEXT = 4, CTS_OUTF_TOP = 8 };
 
 /* Why a request ended well: DONE's status. */

@@ -66,8 +66,11 @@ uint32_t cts_out_encode(const struct cts_out_view *v, void *buf)
         put_u32(&p, v->retry_ms);
         put_text(&p, v, &head);
         break;
-    case CTS_OUT_ACCEPTED: put_u32(&p, v->n_prompt); break;
-    default: CTS_ASSERT(v->type == CTS_OUT_PONG);
+    case CTS_OUT_ACCEPTED:
+        put_u32(&p, v->n_prompt);
+        break;
+    default:
+        CTS_ASSERT(v->type == CTS_OUT_PONG);
     }
     n = (size_t)(p.ptr - (uint8_t *)buf);
     head.len = (uint32_t)((n + CTS_OUT_RECORD_ALIGN - 1) / CTS_OUT_RECORD_ALIGN * CTS_OUT_RECORD_ALIGN);
@@ -129,13 +132,21 @@ int cts_out_decode(const void *buf, struct cts_out_view *v)
     memcpy(&head, buf, sizeof(head));
     if (head.len < CTS_OUT_RECORD_ALIGN || head.len > CTS_OUT_RECORD_MAX) return CTS_EPROTO;
     p = (struct place){ (uint8_t *)(uintptr_t)buf + sizeof(head), (uint8_t *)(uintptr_t)buf + head.len };
-    *v = (struct cts_out_view){ .type = head.type, .flags = head.flags, .req_id = head.req_id, .status = head.status };
+    *v = (struct cts_out_view){
+        .type = head.type, .flags = head.flags, .req_id = head.req_id, .status = head.status
+    };
     switch (head.type) {
-    case CTS_OUT_TOKENS: return take_tokens(&p, &head, v) < 0 ? CTS_EPROTO : take_text(&p, &head, v);
-    case CTS_OUT_DONE: return take_u32(&p, &v->n_prompt) < 0 ? CTS_EPROTO : take_u32(&p, &v->n_tokens);
-    case CTS_OUT_ERROR: return take_u32(&p, &v->retry_ms) < 0 ? CTS_EPROTO : take_text(&p, &head, v);
-    case CTS_OUT_ACCEPTED: return take_u32(&p, &v->n_prompt);
-    case CTS_OUT_PONG: return 0;
-    default: return CTS_EPROTO;
+    case CTS_OUT_TOKENS:
+        return take_tokens(&p, &head, v) < 0 ? CTS_EPROTO : take_text(&p, &head, v);
+    case CTS_OUT_DONE:
+        return take_u32(&p, &v->n_prompt) < 0 ? CTS_EPROTO : take_u32(&p, &v->n_tokens);
+    case CTS_OUT_ERROR:
+        return take_u32(&p, &v->retry_ms) < 0 ? CTS_EPROTO : take_text(&p, &head, v);
+    case CTS_OUT_ACCEPTED:
+        return take_u32(&p, &v->n_prompt);
+    case CTS_OUT_PONG:
+        return 0;
+    default:
+        return CTS_EPROTO;
     }
 }

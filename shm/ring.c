@@ -94,7 +94,10 @@ void cts_sub_init(struct cts_sub *s, void *map, uint32_t n_records, uint32_t are
     struct cts_sub_hdr *h = map;
 
     CTS_ASSERT(cts_sub_is_geometry(n_records, arena_bytes));
-    *s = (struct cts_sub){ .hdr = h, .base = map, .n_records = n_records, .arena_off = arena_off(n_records),
+    *s = (struct cts_sub){ .hdr = h,
+                           .base = map,
+                           .n_records = n_records,
+                           .arena_off = arena_off(n_records),
                            .arena_bytes = arena_bytes };
     h->magic = CTS_SHM_MAGIC_SUB;
     h->ver_major = CTS_SHM_MAJOR;
@@ -132,7 +135,7 @@ int cts_sub_take(struct cts_sub *s, struct cts_sub_record *rec, void *buf, size_
     if (tail == s->head) return 0;
     if (tail - s->head > s->n_records) return CTS_EPROTO; /* R3: it jumped, or ran back */
     record_off = CTS_SHM_HEADER_BYTES + (s->head & (s->n_records - 1)) * CTS_SUB_RECORD_BYTES; /* R4, R5 */
-    copy_words(&copy, s->base + record_off, sizeof(copy)); /* R2 */
+    copy_words(&copy, s->base + record_off, sizeof(copy));                                     /* R2 */
     if (!is_layout_ok(s, &copy)) return CTS_EPROTO;
     pay_off = copy.pay_off & (s->arena_bytes - 1); /* R5: in bounds already, also for a speculative load */
     copy_words(buf, s->base + s->arena_off + pay_off, copy.pay_len); /* R2 */
@@ -143,12 +146,15 @@ int cts_sub_take(struct cts_sub *s, struct cts_sub_record *rec, void *buf, size_
 
 /* ---- OUT, the daemon's end ---- */
 
-void cts_out_init(struct cts_out *o, void *map, const struct cts_sub_hdr *sub, uint32_t out_bytes, uint64_t ring_id)
+void cts_out_init(struct cts_out *o, void *map, const struct cts_sub_hdr *sub, uint32_t out_bytes,
+                  uint64_t ring_id)
 {
     struct cts_out_hdr *h = map;
 
     CTS_ASSERT(cts_out_is_geometry(out_bytes));
-    *o = (struct cts_out){ .hdr = h, .sub = sub, .ring = (uint8_t *)map + CTS_SHM_HEADER_BYTES, .out_bytes = out_bytes };
+    *o = (struct cts_out){
+        .hdr = h, .sub = sub, .ring = (uint8_t *)map + CTS_SHM_HEADER_BYTES, .out_bytes = out_bytes
+    };
     h->magic = CTS_SHM_MAGIC_OUT;
     h->ver_major = CTS_SHM_MAJOR;
     h->ver_minor = CTS_SHM_MINOR;
@@ -278,7 +284,11 @@ int cts_subw_init(struct cts_subw *w, void *sub, const void *out, uint32_t n_rec
     if (h->n_records != n_records || h->record_bytes != CTS_SUB_RECORD_BYTES || h->arena_bytes != arena_bytes ||
         h->arena_off != arena_off(n_records))
         return CTS_EPROTO;
-    *w = (struct cts_subw){ .hdr = h, .out = oh, .base = sub, .n_records = n_records, .arena_off = arena_off(n_records),
+    *w = (struct cts_subw){ .hdr = h,
+                            .out = oh,
+                            .base = sub,
+                            .n_records = n_records,
+                            .arena_off = arena_off(n_records),
                             .arena_bytes = arena_bytes };
     return 0;
 }
@@ -286,7 +296,8 @@ int cts_subw_init(struct cts_subw *w, void *sub, const void *out, uint32_t n_rec
 /* Free what the daemon has taken. */
 static int subw_reclaim(struct cts_subw *w)
 {
-    uint32_t head = atomic_load_explicit(&w->out->sub_head, memory_order_acquire); /* pairs with cts_out_publish_head */
+    uint32_t head =
+        atomic_load_explicit(&w->out->sub_head, memory_order_acquire); /* pairs with cts_out_publish_head */
 
     if (w->tail - head > w->n_records || head - w->freed > w->n_records) return CTS_EPROTO;
     if (head != w->freed) w->arena_head = w->arena_end[(head - 1) & (w->n_records - 1)];
@@ -314,7 +325,8 @@ int cts_subw_put(struct cts_subw *w, struct cts_sub_record *rec, const void *pay
     rec->pay_off = off;
     rec->pay_len = n;
     store_words(w->base + w->arena_off + off, payload, n);
-    store_words(w->base + CTS_SHM_HEADER_BYTES + (w->tail & (w->n_records - 1)) * CTS_SUB_RECORD_BYTES, rec, sizeof(*rec));
+    store_words(w->base + CTS_SHM_HEADER_BYTES + (w->tail & (w->n_records - 1)) * CTS_SUB_RECORD_BYTES, rec,
+                sizeof(*rec));
     w->arena_tail = at + room;
     w->arena_end[w->tail & (w->n_records - 1)] = w->arena_tail;
     w->tail++;
@@ -338,7 +350,9 @@ int cts_outr_init(struct cts_outr *r, const void *out, void *sub, uint32_t out_b
     if (!cts_out_is_geometry(out_bytes) || h->magic != CTS_SHM_MAGIC_OUT) return CTS_EPROTO;
     if (h->ver_major != CTS_SHM_MAJOR) return CTS_EVERSION;
     if (h->out_bytes != out_bytes || h->record_align != CTS_OUT_RECORD_ALIGN) return CTS_EPROTO;
-    *r = (struct cts_outr){ .hdr = h, .sub = sub, .ring = (const uint8_t *)out + CTS_SHM_HEADER_BYTES, .out_bytes = out_bytes };
+    *r = (struct cts_outr){
+        .hdr = h, .sub = sub, .ring = (const uint8_t *)out + CTS_SHM_HEADER_BYTES, .out_bytes = out_bytes
+    };
     return 0;
 }
 
@@ -388,7 +402,9 @@ int cts_outr_sleep_begin(struct cts_outr *r, uint32_t how, uint32_t want_bytes, 
     atomic_store_explicit(&r->sub->out_want, want_bytes, memory_order_relaxed);
     atomic_store_explicit(&r->sub->out_wait, how, memory_order_seq_cst);
     /* Pairs with cts_out_publish; CLOSED is looked at for the same reason. */
-    if (atomic_load_explicit(&r->hdr->tail, memory_order_seq_cst) == r->head && !(cts_outr_flags(r) & CTS_OUT_CLOSED)) return 0;
+    if (atomic_load_explicit(&r->hdr->tail, memory_order_seq_cst) == r->head &&
+        !(cts_outr_flags(r) & CTS_OUT_CLOSED))
+        return 0;
     cts_outr_sleep_end(r);
     return 1;
 }

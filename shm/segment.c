@@ -25,7 +25,8 @@ static int new_memfd(const char *name)
 {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 
-    if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); /* kernels before 6.3 */
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); /* kernels before 6.3 */
     return fd;
 }
 
@@ -72,14 +73,16 @@ int cts_segment_protect(struct cts_segment *s)
     return mprotect(s->map, s->bytes, PROT_READ) < 0 ? -errno : 0;
 }
 
-int cts_segment_map(struct cts_segment *s, int fd, enum cts_segment_kind kind, size_t bytes, struct cts_err *err)
+int cts_segment_map(struct cts_segment *s, int fd, enum cts_segment_kind kind, size_t bytes,
+                    struct cts_err *err)
 {
     struct stat st;
     int         rc, prot = kind == CTS_SEGMENT_SUB ? PROT_READ | PROT_WRITE : PROT_READ;
 
     *s = (struct cts_segment){ .fd = fd };
     if (fstat(fd, &st) < 0 || st.st_size < 0 || (uint64_t)st.st_size != bytes || !has_seals(fd, kind)) {
-        rc = cts_err_set(err, CTS_EPROTO, "the daemon's shared memory has another size or other seals than it should");
+        rc = cts_err_set(err, CTS_EPROTO,
+                         "the daemon's shared memory has another size or other seals than it should");
         goto fail;
     }
     s->map = mmap(NULL, bytes, prot, MAP_SHARED, fd, 0);
@@ -160,14 +163,17 @@ int64_t cts_fds_recv(int sock, void *p, size_t n, int *fds, uint32_t *n_fds)
 {
     union control control;
     struct iovec  iov = { p, n };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-    ssize_t       got;
-    int           is_over = 0;
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+    };
+    ssize_t got;
+    int     is_over = 0;
 
     *n_fds = 0;
     got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
     if (got < 0) return -errno;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c)) take_fds(c, fds, n_fds, &is_over);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c))
+        take_fds(c, fds, n_fds, &is_over);
     if (!is_over && !(msg.msg_flags & MSG_CTRUNC)) return got;
     for (uint32_t i = 0; i < *n_fds; i++) close(fds[i]);
     *n_fds = 0;

@@ -15,10 +15,18 @@ static void ring(void *arg)
 void serve_rig_open(struct serve_rig *r)
 {
     char                   base[512];
-    struct cts_engine_opts eo = { .base_dir = src_path(base, sizeof(base), "contrib/demo/base"), .n_threads = 1,
-                                  .n_requests_max = RIG_REQUESTS, .n_rows_max = 32, .n_seqs_max = 8, .prefill_chunk_rows = 16,
-                                  .page_tokens = 16, .n_pages = 256, .n_exact_max = RIG_EXACT, .rank_max = 16,
-                                  .on_events = ring, .on_events_arg = &r->events };
+    struct cts_engine_opts eo = { .base_dir = src_path(base, sizeof(base), "contrib/demo/base"),
+                                  .n_threads = 1,
+                                  .n_requests_max = RIG_REQUESTS,
+                                  .n_rows_max = 32,
+                                  .n_seqs_max = 8,
+                                  .prefill_chunk_rows = 16,
+                                  .page_tokens = 16,
+                                  .n_pages = 256,
+                                  .n_exact_max = RIG_EXACT,
+                                  .rank_max = 16,
+                                  .on_events = ring,
+                                  .on_events_arg = &r->events };
     struct cts_err         err = { .code = 0 };
     struct cts_lives_opts  lo = { .adapters = NULL };
 
@@ -28,8 +36,12 @@ void serve_rig_open(struct serve_rig *r)
     CHECK_MSG(cts_engine_open(&r->engine, &eo, &err) == 0, "%s\n", err.text);
     CHECK(cts_adapters_open(&r->adapters, r->engine, &r->loop, RIG_EXACT, &err) == 0);
     CHECK(cts_gen_open(&r->gen, r->engine, 4096, 100, &err) == 0);
-    lo = (struct cts_lives_opts){ .engine = r->engine, .adapters = r->adapters, .gen = &r->gen, .n_requests_max = RIG_REQUESTS,
-                                  .live_per_client = RIG_PER_CLIENT, .stall_ns = RIG_STALL_NS };
+    lo = (struct cts_lives_opts){ .engine = r->engine,
+                                  .adapters = r->adapters,
+                                  .gen = &r->gen,
+                                  .n_requests_max = RIG_REQUESTS,
+                                  .live_per_client = RIG_PER_CLIENT,
+                                  .stall_ns = RIG_STALL_NS };
     CHECK(cts_lives_open(&r->lives, &lo, &err) == 0);
 }
 

@@ -24,14 +24,15 @@ static int close_rig(void **state)
 
 /* What the last waiter heard. */
 static struct {
-    int            n;
-    uint64_t       serial, id;
-    uint32_t       number, generation; /* 0: no adapter */
-    int            code;
-    char           text[CTS_ERR_TEXT_BYTES];
+    int      n;
+    uint64_t serial, id;
+    uint32_t number, generation; /* 0: no adapter */
+    int      code;
+    char     text[CTS_ERR_TEXT_BYTES];
 } heard;
 
-static void on_done(void *owner, uint64_t conn_serial, uint64_t frame_id, const struct cts_adapter *a, const struct cts_err *err)
+static void on_done(void *owner, uint64_t conn_serial, uint64_t frame_id, const struct cts_adapter *a,
+                    const struct cts_err *err)
 {
     CHECK(owner == &heard);
     heard.n++;
@@ -109,7 +110,8 @@ static void each_load_into_a_place_has_a_new_generation(void **state)
     load_ok(demo("date-compact"), "dates/iso");
     number = heard.number;
     generation = heard.generation;
-    CHECK(find("dates/iso", &a, &err) == 0 && a->number == number && a->kind == CTS_ADAPTER_EXACT && a->rank_max == 16);
+    CHECK(find("dates/iso", &a, &err) == 0 && a->number == number && a->kind == CTS_ADAPTER_EXACT &&
+          a->rank_max == 16);
     CHECK(cts_adapters_get(rig.adapters, number, generation, &a, &err) == 0);
     CHECK(cts_adapters_get(rig.adapters, number, generation + 1, &a, &err) == CTS_ENOTFOUND);
     unload_ok("dates/iso");
@@ -118,7 +120,8 @@ static void each_load_into_a_place_has_a_new_generation(void **state)
     CHECK(cts_adapters_at(rig.adapters, number) == NULL);
     load_ok(demo("case-sentence"), "other");
     CHECK(heard.number == number && heard.generation == generation + 1);
-    CHECK(cts_adapters_get(rig.adapters, number, generation, &a, &err) == CTS_ENOTFOUND); /* not the wrong adapter */
+    CHECK(cts_adapters_get(rig.adapters, number, generation, &a, &err) ==
+          CTS_ENOTFOUND); /* not the wrong adapter */
     unload_ok("other");
 }
 
@@ -132,7 +135,9 @@ static void what_cannot_be_loaded_leaves_nothing(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(BAD_NAMES) / sizeof(BAD_NAMES[0]); i++)
-        CHECK_MSG(load(demo("date-compact"), BAD_NAMES[i], &param, &err) == CTS_EARG && strcmp(param, "name") == 0, "'%s'\n", BAD_NAMES[i]);
+        CHECK_MSG(load(demo("date-compact"), BAD_NAMES[i], &param, &err) == CTS_EARG &&
+                      strcmp(param, "name") == 0,
+                  "'%s'\n", BAD_NAMES[i]);
     memset(long_name, 'x', sizeof(long_name) - 1);
     long_name[sizeof(long_name) - 1] = '\0';
     CHECK(load(demo("date-compact"), long_name, &param, &err) == CTS_EARG && strcmp(param, "name") == 0);
@@ -156,10 +161,12 @@ static void names_and_places_are_taken_once(void **state)
     (void)state;
     CHECK(load(demo("date-compact"), "a", &param, &err) == 0);
     CHECK(find("a", &a, &err) == CTS_ENOTFOUND && strstr(err.text, "being loaded") != NULL);
-    CHECK(load(demo("date-compact"), "a", &param, &err) == -EEXIST && strcmp(param, "name") == 0); /* while the first is on its way */
+    CHECK(load(demo("date-compact"), "a", &param, &err) == -EEXIST &&
+          strcmp(param, "name") == 0); /* while the first is on its way */
     while (heard.n == 0) turn();
     load_ok(demo("date-compact"), "b");
-    CHECK(load(demo("date-compact"), "c", &param, &err) == CTS_EBUSY && strstr(err.text, "exact_adapters") != NULL);
+    CHECK(load(demo("date-compact"), "c", &param, &err) == CTS_EBUSY &&
+          strstr(err.text, "exact_adapters") != NULL);
     unload_ok("a");
     load_ok(demo("date-compact"), "c");
     unload_ok("b");

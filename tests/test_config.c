@@ -57,7 +57,9 @@ static void a_file_is_read_over_the_defaults(void **state)
     (void)state;
     CHECK(cts_config_init(&c) == 0);
     CHECK(c.rows == 256 && c.model_path == NULL && c.arena_bytes == 1u << 20 && strcmp(c.backend, "cpu") == 0);
-    CHECK(load(&c, "# a comment\nmodel {\n  path = \"/a b\"\n}\nengine { rows = 7\n cpu_level = avx2 }\nlimits { out_bytes = 64K }\n",
+    CHECK(load(&c,
+               "# a comment\nmodel {\n  path = \"/a b\"\n}\nengine { rows = 7\n cpu_level = avx2 }\nlimits { "
+               "out_bytes = 64K }\n",
                &err) == 0);
     CHECK(strcmp(c.model_path, "/a b") == 0 && c.rows == 7 && strcmp(c.cpu_level, "avx2") == 0);
     CHECK(c.out_bytes == 65536 && c.sequences == 64);
@@ -79,7 +81,8 @@ static void what_is_wrong_is_named_with_file_and_line(void **state)
         { "engine {\n\n backend = gpu\n}\n", ":3:", "cpu|ref|async" },
         { "limits {\n arena_bytes = 100K\n}\n", ":2:", "power of two" },
         { "limits {\n prompt_bytes = 99999999999999999999\n}\n", ":2:", "limits.prompt_bytes" },
-        { "limits {\n prompt_bytes = 18014398509481985K\n}\n", ":2:", "limits.prompt_bytes" }, /* passes 64 bits */
+        { "limits {\n prompt_bytes = 18014398509481985K\n}\n",
+          ":2:", "limits.prompt_bytes" }, /* passes 64 bits */
         { "log {\n level = noti\n}\n", ":2:", "log.level" },
     };
     struct cts_config c;
@@ -90,7 +93,8 @@ static void what_is_wrong_is_named_with_file_and_line(void **state)
         CHECK(cts_config_init(&c) == 0);
         CHECK_MSG(load(&c, CASES[i].text, &err) == CTS_EFORMAT, "case %zu\n", i);
         CHECK_MSG(strstr(err.text, "a.conf") != NULL && strstr(err.text, CASES[i].line) != NULL &&
-                      strstr(err.text, CASES[i].word) != NULL, "case %zu: %s\n", i, err.text);
+                      strstr(err.text, CASES[i].word) != NULL,
+                  "case %zu: %s\n", i, err.text);
         cts_config_deinit(&c);
     }
     CHECK(cts_config_init(&c) == 0);
@@ -117,10 +121,11 @@ static void an_included_file_is_read_in_its_place(void **state)
 
 static void set_takes_one_option_and_refuses_what_is_none(void **state)
 {
-    static const char *const BAD[] = { "engine.rows", "rows=3", "engine.rows=", "engine.rows=x", "engine.raws=3", "=", "a.b=c",
-                                       "engine=rows.3", "log.level=" };
-    struct cts_config c;
-    struct cts_err    err = { .code = 0 };
+    static const char *const BAD[] = { "engine.rows",   "rows=3",        "engine.rows=",
+                                       "engine.rows=x", "engine.raws=3", "=",
+                                       "a.b=c",         "engine=rows.3", "log.level=" };
+    struct cts_config        c;
+    struct cts_err           err = { .code = 0 };
 
     (void)state;
     CHECK(cts_config_init(&c) == 0);
@@ -149,7 +154,8 @@ static void each_number_takes_its_bounds_and_nothing_beyond(void **state)
         CHECK(cts_config_set(&c, text, NULL) == 0 && *at == o->lo);
         snprintf(text, sizeof(text), "%s.%s=%" PRIu64, o->section, o->name, o->hi);
         CHECK(cts_config_set(&c, text, NULL) == 0 && *at == o->hi);
-        snprintf(text, sizeof(text), "%s.%s=%" PRIu64, o->section, o->name, o->hi * (o->is_pow2 ? 2 : 1) + !o->is_pow2);
+        snprintf(text, sizeof(text), "%s.%s=%" PRIu64, o->section, o->name,
+                 o->hi * (o->is_pow2 ? 2 : 1) + !o->is_pow2);
         CHECK(cts_config_set(&c, text, NULL) == CTS_EARG);
         if (o->lo == 0) continue;
         snprintf(text, sizeof(text), "%s.%s=%" PRIu64, o->section, o->name, o->is_pow2 ? o->lo / 2 : o->lo - 1);
@@ -170,7 +176,8 @@ static void what_is_printed_reads_back_as_the_same(void **state)
     (void)state;
     CHECK(cts_config_init(&a) == 0 && cts_config_init(&b) == 0);
     CHECK(cts_config_set(&a, "model.path=/a \"b\" \\c ${HOME}", NULL) == 0);
-    CHECK(cts_config_set(&a, "limits.prompt_bytes=3145728", NULL) == 0 && cts_config_set(&a, "log.level=debug", NULL) == 0);
+    CHECK(cts_config_set(&a, "limits.prompt_bytes=3145728", NULL) == 0 &&
+          cts_config_set(&a, "log.level=debug", NULL) == 0);
     f = open_memstream(&text[0], &n[0]);
     cts_config_print(&a, f);
     CHECK(fclose(f) == 0);
@@ -225,7 +232,8 @@ static void describe(const struct cts_config_option *o, char *out, size_t cap)
     else if (o->type == CTS_CONFIG_CHOICE)
         snprintf(out, cap, "%s One of %s, default %s.", o->text, o->choices, dflt);
     else
-        snprintf(out, cap, "%s From %s to %s%s%s, default %s.", o->text, lo, hi, o->unit[0] != '\0' ? " " : "", o->unit, dflt);
+        snprintf(out, cap, "%s From %s to %s%s%s, default %s.", o->text, lo, hi, o->unit[0] != '\0' ? " " : "",
+                 o->unit, dflt);
 }
 
 /* The text of one option from the page: what stands between its .It and the next
@@ -266,8 +274,8 @@ static void the_page_says_of_each_option_what_the_table_says(void **state)
         const char                     *text = text_in_page(page, o->section, o->name);
 
         describe(o, want, sizeof(want));
-        CHECK_MSG(text != NULL && strcmp(text, want) == 0, "%s.%s:\npage:  %s\ntable: %s\n", o->section, o->name,
-                  text != NULL ? text : "(nothing)", want);
+        CHECK_MSG(text != NULL && strcmp(text, want) == 0, "%s.%s:\npage:  %s\ntable: %s\n", o->section,
+                  o->name, text != NULL ? text : "(nothing)", want);
     }
     rewind(page);
     while (fgets(line, sizeof(line), page) != NULL) n_items += strncmp(line, ".It Cm ", 7) == 0;

@@ -118,7 +118,8 @@ static void generate_names_each_key_that_is_wrong(void **state)
         char           param[CTS_PARAM_BYTES] = "?";
         struct cts_err err = { 0 };
 
-        CHECK_MSG(decode_with(CASES[i].key, CASES[i].put, &m, param, &err) == CTS_EARG, "case %zu: %s\n", i, CASES[i].key);
+        CHECK_MSG(decode_with(CASES[i].key, CASES[i].put, &m, param, &err) == CTS_EARG, "case %zu: %s\n", i,
+                  CASES[i].key);
         CHECK_MSG(strcmp(param, CASES[i].key) == 0, "case %zu: %s named, not %s\n", i, param, CASES[i].key);
         CHECK_MSG(strstr(err.text, CASES[i].key) != NULL, "case %zu: '%s'\n", i, err.text);
     }
@@ -168,7 +169,8 @@ static void generate_takes_every_key_at_once(void **state)
     cts_gen_next_message(&m.messages, &role, &s);
     CHECK(cts_span_is(role, "user") && cts_span_is(s, "hi"));
     CHECK(m.max_tokens == 7 && m.temperature == 1 && m.top_p == 0.25 && m.top_k == 0);
-    CHECK(m.has_seed && m.seed == UINT64_MAX && m.n_logprobs == 5 && !m.want_text && !m.parse_special && m.timeout_ms == 250);
+    CHECK(m.has_seed && m.seed == UINT64_MAX && m.n_logprobs == 5);
+    CHECK(!m.want_text && !m.parse_special && m.timeout_ms == 250);
     CHECK(m.n_stop == 2 && cts_mp_str(&m.stop, &s) == 0 && cts_span_is(s, "x"));
     CHECK(m.n_stop_tokens == CTS_GEN_STOP_TOKENS_MAX && cts_mp_int(&m.stop_tokens, 0, 9, &id) == 0 && id == 2);
 }

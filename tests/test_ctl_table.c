@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* A request's params, built by hand: "\x81\xa4name\xa1x" is {"name": "x"}. */
-static int args(const char *method, const char *params, size_t n, struct cts_ctl_call *call, struct cts_err *err)
+static int args(const char *method, const char *params, size_t n, struct cts_ctl_call *call,
+                struct cts_err *err)
 {
     struct cts_ctl_request r = { .method = { (const uint8_t *)method, strlen(method) } };
 
@@ -24,7 +25,10 @@ static void params_arrive_in_the_order_of_the_table(void **state)
     struct cts_err      err;
 
     (void)state;
-    CHECK(args("load", BYTES("\x82\xa4name\xa1x\xa3" "dir\xa2/d"), &call, &err) == 0);
+    CHECK(args("load",
+               BYTES("\x82\xa4name\xa1x\xa3"
+                     "dir\xa2/d"),
+               &call, &err) == 0);
     CHECK(call.args[0].is_given && cts_span_is(call.args[0].s, "/d"));
     CHECK(call.args[1].is_given && cts_span_is(call.args[1].s, "x"));
     CHECK(call.param == NULL);
@@ -40,7 +44,10 @@ static void a_wrong_param_is_named(void **state)
     struct cts_err      err;
 
     (void)state;
-    CHECK(args("load", BYTES("\x81\xa3" "dir\xa2/d"), &call, &err) == CTS_EARG);
+    CHECK(args("load",
+               BYTES("\x81\xa3"
+                     "dir\xa2/d"),
+               &call, &err) == CTS_EARG);
     CHECK(strcmp(call.param, "name") == 0 && strstr(err.text, "name") != NULL);
     CHECK(args("show", BYTES(""), &call, &err) == CTS_EARG);
     CHECK(strcmp(call.param, "name") == 0);
@@ -48,7 +55,10 @@ static void a_wrong_param_is_named(void **state)
     CHECK(strcmp(call.param, "name") == 0);
     CHECK(args("ls", BYTES("\x81\xa5limit\xff"), &call, &err) == CTS_EARG);
     CHECK(strcmp(call.param, "limit") == 0);
-    CHECK(args("status", BYTES("\x81\xa3" "foo\x01"), &call, &err) == CTS_EARG);
+    CHECK(args("status",
+               BYTES("\x81\xa3"
+                     "foo\x01"),
+               &call, &err) == CTS_EARG);
     CHECK(strcmp(call.param, "foo") == 0 && strstr(err.text, "foo") != NULL);
 }
 

@@ -25,11 +25,13 @@ static int close_rig(void **state)
     return 0;
 }
 
-static const struct cts_gen_msg PLAIN = { .temperature = -1, .top_p = -1, .top_k = -1, .n_logprobs = -1, .want_text = 1,
-                                          .parse_special = 1 };
+static const struct cts_gen_msg PLAIN = {
+    .temperature = -1, .top_p = -1, .top_k = -1, .n_logprobs = -1, .want_text = 1, .parse_special = 1
+};
 
 /* Fill a request from m and hand it back to the caller, who frees it. */
-static struct cts_engine_request *fill(const struct cts_gen_msg *m, uint64_t deadline_ns, int *rc, const char **param, struct cts_err *err)
+static struct cts_engine_request *fill(const struct cts_gen_msg *m, uint64_t deadline_ns, int *rc,
+                                       const char **param, struct cts_err *err)
 {
     struct cts_engine_request *r = cts_request_new(rig.engine);
 
@@ -79,7 +81,8 @@ static void what_a_request_does_not_say_is_the_bases_or_off(void **state)
     r = fill(&m, 0, &rc, &param, NULL);
     CHECK(rc == 0 && param == NULL);
     CHECK(r->n_prompt > 0 && r->max_tokens == 100 && r->temperature == 0 && r->top_p == 1 && r->top_k == 0);
-    CHECK(r->n_logprobs == -1 && r->want_text && r->deadline_ns == 0 && r->n_stop == 0 && r->n_stop_tokens == 0);
+    CHECK(r->n_logprobs == -1 && r->want_text && r->deadline_ns == 0 && r->n_stop == 0 &&
+          r->n_stop_tokens == 0);
     r2 = fill(&m, 0, &rc, &param, NULL);
     CHECK(r->seed != r2->seed); /* each its own */
     cts_request_free(rig.engine, r);
@@ -108,7 +111,9 @@ static void the_earlier_of_deadline_and_timeout_holds(void **state)
 
 static void stops_and_tokens_are_copied(void **state)
 {
-    static const uint8_t       STOP[] = "\xa2" "ab\xa1" "c";
+    static const uint8_t       STOP[] = "\xa2"
+                                        "ab\xa1"
+                                        "c";
     struct cts_gen_msg         m = tokens(5, 17);
     struct cts_engine_request *r;
     const char                *param;
@@ -154,7 +159,8 @@ static void what_passes_the_context_is_refused_with_both_numbers(void **state)
 
     (void)state;
     m = tokens(1025, 17);
-    CHECK(refusal(&m, &param, &err) == CTS_ETOOLONG && strcmp(param, "tokens") == 0 && strstr(err.text, "1024") != NULL);
+    CHECK(refusal(&m, &param, &err) == CTS_ETOOLONG && strcmp(param, "tokens") == 0 &&
+          strstr(err.text, "1024") != NULL);
     m = tokens(1024, 17);
     CHECK(refusal(&m, &param, &err) == CTS_ETOOLONG && strstr(err.text, "1024") != NULL);
     m = tokens(1000, 17);

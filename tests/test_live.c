@@ -54,8 +54,14 @@ static struct sink new_sink(uint32_t room)
 }
 
 /* A prompt whose answer runs on. */
-static const struct cts_gen_msg MSG = { .prompt = { (const uint8_t *)"a large", 7 }, .max_tokens = 60, .temperature = 1,
-                                        .top_p = -1, .top_k = -1, .has_seed = 1, .seed = 3, .n_logprobs = -1 };
+static const struct cts_gen_msg MSG = { .prompt = { (const uint8_t *)"a large", 7 },
+                                        .max_tokens = 60,
+                                        .temperature = 1,
+                                        .top_p = -1,
+                                        .top_k = -1,
+                                        .has_seed = 1,
+                                        .seed = 3,
+                                        .n_logprobs = -1 };
 
 static int submit(struct serve_rig *r, struct sink *k, uint64_t req_id, struct cts_err *err, uint32_t *retry_ms)
 {
@@ -264,7 +270,8 @@ int main(void)
         cmocka_unit_test(cancel_ends_a_request_once_whether_it_stalls_or_not),
         cmocka_unit_test(a_sink_that_goes_away_hears_nothing_more_and_frees_everything),
         cmocka_unit_test(submissions_are_bounded_and_refused_with_a_time_to_retry),
-        cmocka_unit_test(the_pool_for_held_events_is_bounded_and_its_end_is_the_requests), /* last: it uses the pool up */
+        cmocka_unit_test(
+            the_pool_for_held_events_is_bounded_and_its_end_is_the_requests), /* last: it uses the pool up */
     };
 
     return cmocka_run_group_tests_name("live", tests, open_rig, close_rig);

@@ -12,8 +12,16 @@ static void a_full_token_record_comes_back_as_it_was(void **state)
     const uint32_t            ids[2] = { 5, 70000 };
     const float               lp[2] = { -0.5f, -1.25f };
     const struct cts_top_pair top[4] = { { 5, -0.5f }, { 6, -2 }, { 70000, -1.25f }, { 1, -3 } };
-    const struct cts_out_view v = { .type = CTS_OUT_TOKENS, .req_id = 9, .first = 3, .n_tokens = 2, .ids = ids,
-                                    .logprobs = lp, .n_top = 2, .top = top, .text = "h\xc3\xa9", .text_len = 3 };
+    const struct cts_out_view v = { .type = CTS_OUT_TOKENS,
+                                    .req_id = 9,
+                                    .first = 3,
+                                    .n_tokens = 2,
+                                    .ids = ids,
+                                    .logprobs = lp,
+                                    .n_top = 2,
+                                    .top = top,
+                                    .text = "h\xc3\xa9",
+                                    .text_len = 3 };
     struct cts_out_view       d;
 
     (void)state;
@@ -33,7 +41,9 @@ static void one_token_and_every_last_record_take_32_bytes(void **state)
 
     (void)state;
     CHECK(cts_out_encode(&v, buf) == 32);
-    v = (struct cts_out_view){ .type = CTS_OUT_DONE, .status = CTS_FINISH_LENGTH, .n_prompt = 4, .n_tokens = 6 };
+    v = (struct cts_out_view){
+        .type = CTS_OUT_DONE, .status = CTS_FINISH_LENGTH, .n_prompt = 4, .n_tokens = 6
+    };
     CHECK(cts_out_encode(&v, buf) == 32);
     CHECK(cts_out_decode(buf, &d) == 0);
     CHECK(d.flags == CTS_OUTF_LAST && d.status == CTS_FINISH_LENGTH && d.n_prompt == 4 && d.n_tokens == 6);
@@ -45,8 +55,9 @@ static void one_token_and_every_last_record_take_32_bytes(void **state)
 
 static void decode_refuses_parts_that_leave_the_record(void **state)
 {
-    const uint32_t         ids[1] = { 1 };
-    struct cts_out_view    v = { .type = CTS_OUT_TOKENS, .n_tokens = 1, .ids = ids, .text = "abc", .text_len = 3 }, d;
+    const uint32_t      ids[1] = { 1 };
+    struct cts_out_view v = { .type = CTS_OUT_TOKENS, .n_tokens = 1, .ids = ids, .text = "abc", .text_len = 3 },
+                        d;
     struct cts_out_record *head = (struct cts_out_record *)buf;
 
     (void)state;

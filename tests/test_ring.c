@@ -21,7 +21,7 @@ struct rig {
     struct cts_outr outr;
     uint8_t         payload[CTS_ARENA_BYTES_MIN];
     _Alignas(8) uint8_t rec[CTS_OUT_RECORD_MAX];
-    int             kick;
+    int kick;
 };
 
 static void *map_zeroes(size_t bytes)
@@ -174,7 +174,8 @@ static void sub_take_refuses_a_tail_that_jumps_or_runs_back(void **state)
 
     CHECK(submit(r, 1, "x", 1) == 0);
     CHECK(take(r, &rec) == 1); /* head is 1 now; 0 is behind it */
-    forge(r, (struct cts_sub_record){ .op = CTS_OP_PING, .abi = 1, .seq = 1 }); /* a record that is fine in itself */
+    forge(r, (struct cts_sub_record){
+                 .op = CTS_OP_PING, .abi = 1, .seq = 1 }); /* a record that is fine in itself */
     for (int i = 0; i < 4; i++) {
         atomic_store(&r->sub.hdr->tail, TAILS[i]);
         CHECK(take(r, &rec) == CTS_EPROTO);
@@ -329,7 +330,7 @@ static void out_publish_wakes_only_a_sleeper_that_has_enough(void **state)
     uint32_t    seq, seq2;
 
     CHECK(produce(r, 0, 32) == 0);
-    CHECK(cts_out_publish(&r->out) == 0); /* awake */
+    CHECK(cts_out_publish(&r->out) == 0);                                /* awake */
     CHECK(cts_outr_sleep_begin(&r->outr, CTS_WAIT_FUTEX, 0, &seq) == 1); /* something is there */
     CHECK(cts_outr_take(&r->outr, r->rec, &r->kick) == 1);
     CHECK(cts_outr_sleep_begin(&r->outr, CTS_WAIT_FUTEX, 96, &seq) == 0);
@@ -413,7 +414,8 @@ static void *run_daemon(void *arg)
         while ((rc = take(r, &rec)) == 0) continue;
         if (rc < 0) return (void *)(uintptr_t)(2 * i + 1);
         memcpy(&sum, r->payload, 8);
-        if (rec.req_id != i || sum != i * 3u || rec.pay_len != 8 + i % 50) return (void *)(uintptr_t)(2 * i + 2);
+        if (rec.req_id != i || sum != i * 3u || rec.pay_len != 8 + i % 50)
+            return (void *)(uintptr_t)(2 * i + 2);
         cts_out_publish_head(&r->out, r->sub.head);
         while (produce(r, 2 * i, 64 + i % 8 * 32) < 0 || produce(r, 2 * i + 1, 32) < 0)
             if (cts_out_look(&r->out) < 0) return (void *)(uintptr_t)(2 * i + 1);
@@ -426,11 +428,11 @@ static void *run_daemon(void *arg)
  * come twice: the client checks contents, not counts. */
 static void two_threads_exchange_records_without_loss(void **state)
 {
-    struct rig *r = *state;
-    pthread_t   t;
-    void       *failed;
-    uint32_t    sent = 0, got = 0;
-    uint8_t     payload[64] = { 0 };
+    struct rig           *r = *state;
+    pthread_t             t;
+    void                 *failed;
+    uint32_t              sent = 0, got = 0;
+    uint8_t               payload[64] = { 0 };
     struct cts_out_record head;
 
     CHECK(pthread_create(&t, NULL, run_daemon, r) == 0);
@@ -453,10 +455,22 @@ static void two_threads_exchange_records_without_loss(void **state)
 
 /* ---- cts-shm(7) ---- */
 
-#define SUB(f, name) { offsetof(struct cts_sub_hdr, f), sizeof(((struct cts_sub_hdr *)0)->f), name }
-#define REC(f, name) { offsetof(struct cts_sub_record, f), sizeof(((struct cts_sub_record *)0)->f), name }
-#define OUT(f, name) { offsetof(struct cts_out_hdr, f), sizeof(((struct cts_out_hdr *)0)->f), name }
-#define HEAD(f, name) { offsetof(struct cts_out_record, f), sizeof(((struct cts_out_record *)0)->f), name }
+#define SUB(f, name)                                                                                           \
+    {                                                                                                          \
+        offsetof(struct cts_sub_hdr, f), sizeof(((struct cts_sub_hdr *)0)->f), name                            \
+    }
+#define REC(f, name)                                                                                           \
+    {                                                                                                          \
+        offsetof(struct cts_sub_record, f), sizeof(((struct cts_sub_record *)0)->f), name                      \
+    }
+#define OUT(f, name)                                                                                           \
+    {                                                                                                          \
+        offsetof(struct cts_out_hdr, f), sizeof(((struct cts_out_hdr *)0)->f), name                            \
+    }
+#define HEAD(f, name)                                                                                          \
+    {                                                                                                          \
+        offsetof(struct cts_out_record, f), sizeof(((struct cts_out_record *)0)->f), name                      \
+    }
 
 static void the_page_has_every_field_at_its_offset(void **state)
 {
@@ -464,19 +478,53 @@ static void the_page_has_every_field_at_its_offset(void **state)
         size_t      off, bytes;
         const char *name;
     } FIELDS[] = {
-        SUB(magic, "magic 0x53535443"), SUB(ver_major, "major"), SUB(ver_minor, "minor"), SUB(n_records, "n_records"),
-        SUB(record_bytes, "record_bytes, 64"), SUB(arena_off, "arena_off"), SUB(arena_bytes, "arena_bytes"), SUB(ring_id, "ring_id"),
-        SUB(features, "features"), SUB(tail, "tail: records"), SUB(out_head, "out_head"), SUB(out_wait, "out_wait"),
-        SUB(out_want, "out_want"), REC(op, "op: 1 GENERATE, 2 CANCEL, 3 PING"), REC(flags, "flags, 0"), REC(abi, "abi, 1"),
-        REC(seq, "seq"), REC(req_id, "req_id: unique"), REC(adapter, "adapter"), REC(generation, "generation"),
-        REC(pay_off, "pay_off"), REC(pay_len, "pay_len"), REC(deadline_ns, "deadline"), REC(reserved, "reserved, 0"),
-        OUT(magic, "magic 0x4f535443"), OUT(out_bytes, "out_bytes"), OUT(record_align, "record_align, 32"), OUT(reserved, "reserved"),
-        OUT(ring_id, "ring_id"), OUT(features, "features"), OUT(sub_head, "sub_head"),
-        OUT(flags, "flags: 1 NEED_KICK, 2 DRAINING, 4 CLOSED, 8 NEED_ROOM"), OUT(close_reason, "close_reason"),
-        OUT(tail, "tail: bytes"), OUT(wake_seq, "wake_seq"), OUT(n_records, "records written"), OUT(n_stalls, "had to wait"),
-        OUT(n_cancels, "cancels"), OUT(n_proto_errors, "violations"), HEAD(len, "len"), HEAD(type, "type"),
-        HEAD(flags, "flags: 1 LAST, 2 LOGPROBS, 4 TEXT, 8 TOP"), HEAD(count, "count"), HEAD(req_id, "req_id"), HEAD(first, "first"),
-        HEAD(text_len, "text_len"), HEAD(status, "status"),
+        SUB(magic, "magic 0x53535443"),
+        SUB(ver_major, "major"),
+        SUB(ver_minor, "minor"),
+        SUB(n_records, "n_records"),
+        SUB(record_bytes, "record_bytes, 64"),
+        SUB(arena_off, "arena_off"),
+        SUB(arena_bytes, "arena_bytes"),
+        SUB(ring_id, "ring_id"),
+        SUB(features, "features"),
+        SUB(tail, "tail: records"),
+        SUB(out_head, "out_head"),
+        SUB(out_wait, "out_wait"),
+        SUB(out_want, "out_want"),
+        REC(op, "op: 1 GENERATE, 2 CANCEL, 3 PING"),
+        REC(flags, "flags, 0"),
+        REC(abi, "abi, 1"),
+        REC(seq, "seq"),
+        REC(req_id, "req_id: unique"),
+        REC(adapter, "adapter"),
+        REC(generation, "generation"),
+        REC(pay_off, "pay_off"),
+        REC(pay_len, "pay_len"),
+        REC(deadline_ns, "deadline"),
+        REC(reserved, "reserved, 0"),
+        OUT(magic, "magic 0x4f535443"),
+        OUT(out_bytes, "out_bytes"),
+        OUT(record_align, "record_align, 32"),
+        OUT(reserved, "reserved"),
+        OUT(ring_id, "ring_id"),
+        OUT(features, "features"),
+        OUT(sub_head, "sub_head"),
+        OUT(flags, "flags: 1 NEED_KICK, 2 DRAINING, 4 CLOSED, 8 NEED_ROOM"),
+        OUT(close_reason, "close_reason"),
+        OUT(tail, "tail: bytes"),
+        OUT(wake_seq, "wake_seq"),
+        OUT(n_records, "records written"),
+        OUT(n_stalls, "had to wait"),
+        OUT(n_cancels, "cancels"),
+        OUT(n_proto_errors, "violations"),
+        HEAD(len, "len"),
+        HEAD(type, "type"),
+        HEAD(flags, "flags: 1 LAST, 2 LOGPROBS, 4 TEXT, 8 TOP"),
+        HEAD(count, "count"),
+        HEAD(req_id, "req_id"),
+        HEAD(first, "first"),
+        HEAD(text_len, "text_len"),
+        HEAD(status, "status"),
     };
     char   path[512], line[256];
     FILE  *page = fopen(src_path(path, sizeof(path), "man/cts-shm.7"), "r");
@@ -489,8 +537,8 @@ static void the_page_has_every_field_at_its_offset(void **state)
 
         rewind(page);
         while (!is_found && fgets(line, sizeof(line), page) != NULL)
-            is_found = sscanf(line, "%zu %zu", &off, &bytes) == 2 && off == FIELDS[i].off && bytes == FIELDS[i].bytes &&
-                       strstr(line, FIELDS[i].name) != NULL;
+            is_found = sscanf(line, "%zu %zu", &off, &bytes) == 2 && off == FIELDS[i].off &&
+                       bytes == FIELDS[i].bytes && strstr(line, FIELDS[i].name) != NULL;
         CHECK_MSG(is_found, "%zu %zu %s\n", FIELDS[i].off, FIELDS[i].bytes, FIELDS[i].name);
     }
     fclose(page);

@@ -17,7 +17,8 @@ static int listen_at(const char *path)
     memcpy(a.sun_path, path, strlen(path));
     if (path[0] == '@') a.sun_path[0] = '\0';
     CHECK(fd >= 0);
-    CHECK(bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) == 0);
+    CHECK(bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) ==
+          0);
     return fd;
 }
 

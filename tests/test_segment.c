@@ -134,11 +134,15 @@ static void send_n(int sock, int fd, int n)
         char           bytes[CMSG_SPACE(8 * sizeof(int))];
     } control = { .bytes = { 0 } };
     struct iovec    iov = { (char[]){ 'x' }, 1 };
-    struct msghdr   msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+    struct msghdr   msg = { .msg_iov = &iov,
+                            .msg_iovlen = 1,
+                            .msg_control = &control,
                             .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int)) };
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 
-    *c = (struct cmsghdr){ .cmsg_len = CMSG_LEN((size_t)n * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+    *c = (struct cmsghdr){ .cmsg_len = CMSG_LEN((size_t)n * sizeof(int)),
+                           .cmsg_level = SOL_SOCKET,
+                           .cmsg_type = SCM_RIGHTS };
     for (int i = 0; i < n; i++) memcpy(CMSG_DATA(c) + (size_t)i * sizeof(int), &fd, sizeof(int));
     CHECK(sendmsg(sock, &msg, 0) == 1);
 }

@@ -68,7 +68,8 @@ static struct cts_adapter *look_up(struct cts_adapters *t, struct cts_span name)
     uint32_t idx = t->buckets[bucket_of(t, name.ptr, name.len)];
 
     for (; idx != NO_IDX; idx = t->at[idx].next_idx)
-        if (strlen(t->at[idx].name) == name.len && memcmp(t->at[idx].name, name.ptr, name.len) == 0) return &t->at[idx];
+        if (strlen(t->at[idx].name) == name.len && memcmp(t->at[idx].name, name.ptr, name.len) == 0)
+            return &t->at[idx];
     return NULL;
 }
 
@@ -102,8 +103,8 @@ static void add_places(struct cts_adapters *t)
     }
 }
 
-int cts_adapters_open(struct cts_adapters **out, struct cts_engine *engine, uv_loop_t *loop, uint32_t n_exact_max,
-                      struct cts_err *err)
+int cts_adapters_open(struct cts_adapters **out, struct cts_engine *engine, uv_loop_t *loop,
+                      uint32_t n_exact_max, struct cts_err *err)
 {
     const struct cts_collection *c = cts_engine_collection(engine);
     struct cts_adapters         *t = calloc(1, sizeof(*t));
@@ -160,12 +161,14 @@ const struct cts_adapter *cts_adapters_at(const struct cts_adapters *t, uint32_t
     return t->at[number - 1].state == CTS_ADAPTER_FREE ? NULL : &t->at[number - 1];
 }
 
-int cts_adapters_find(struct cts_adapters *t, struct cts_span name, struct cts_adapter **out, struct cts_err *err)
+int cts_adapters_find(struct cts_adapters *t, struct cts_span name, struct cts_adapter **out,
+                      struct cts_err *err)
 {
     int                 n = name.len > CTS_NAME_BYTES_MAX ? CTS_NAME_BYTES_MAX : (int)name.len;
     struct cts_adapter *a = look_up(t, name);
 
-    if (a == NULL) return cts_err_set(err, CTS_ENOTFOUND, "there is no adapter '%.*s'", n, (const char *)name.ptr);
+    if (a == NULL)
+        return cts_err_set(err, CTS_ENOTFOUND, "there is no adapter '%.*s'", n, (const char *)name.ptr);
     if (a->state != CTS_ADAPTER_READY)
         return cts_err_set(err, CTS_ENOTFOUND, "the adapter '%s' is being %s", a->name,
                            a->state == CTS_ADAPTER_LOADING ? "loaded" : "unloaded");
@@ -179,7 +182,8 @@ int cts_adapters_get(struct cts_adapters *t, uint32_t number, uint32_t generatio
     struct cts_adapter *a = number > 0 && number < cts_adapters_n(t) ? &t->at[number - 1] : NULL;
 
     if (a == NULL || a->state != CTS_ADAPTER_READY || a->generation != generation)
-        return cts_err_set(err, CTS_ENOTFOUND, "there is no adapter with number %u and generation %u; resolve its name again",
+        return cts_err_set(err, CTS_ENOTFOUND,
+                           "there is no adapter with number %u and generation %u; resolve its name again",
                            number, generation);
     *out = a;
     return 0;
@@ -253,15 +257,16 @@ static void on_read(uv_work_t *work, int status)
     want_order(p);
 }
 
-static int check_load(struct cts_adapters *t, struct cts_span dir, struct cts_span name, char text[CTS_NAME_BYTES_MAX + 1],
-                      const char **param, struct cts_err *err)
+static int check_load(struct cts_adapters *t, struct cts_span dir, struct cts_span name,
+                      char text[CTS_NAME_BYTES_MAX + 1], const char **param, struct cts_err *err)
 {
     *param = "dir";
     if (dir.len == 0 || dir.ptr[0] != '/' || dir.len >= PATH_MAX || memchr(dir.ptr, 0, dir.len) != NULL)
         return cts_err_set(err, CTS_EARG, "dir is not an absolute path of less than %d bytes", PATH_MAX);
     *param = "name";
     if (name.len > CTS_NAME_BYTES_MAX || memchr(name.ptr, 0, name.len) != NULL)
-        return cts_err_set(err, CTS_EARG, "the name is longer than %d bytes or has a zero in it", CTS_NAME_BYTES_MAX);
+        return cts_err_set(err, CTS_EARG, "the name is longer than %d bytes or has a zero in it",
+                           CTS_NAME_BYTES_MAX);
     memcpy(text, name.ptr, name.len);
     text[name.len] = '\0';
     if (cts_collection_check_name(text, err) < 0) return CTS_EARG;
@@ -276,8 +281,8 @@ static struct place *find_place(struct cts_adapters *t)
     return NULL;
 }
 
-int cts_adapters_load(struct cts_adapters *t, struct cts_span dir, struct cts_span name, const struct cts_adapter_waiter *w,
-                      const char **param, struct cts_err *err)
+int cts_adapters_load(struct cts_adapters *t, struct cts_span dir, struct cts_span name,
+                      const struct cts_adapter_waiter *w, const char **param, struct cts_err *err)
 {
     char          text[CTS_NAME_BYTES_MAX + 1];
     struct place *p;
@@ -288,8 +293,10 @@ int cts_adapters_load(struct cts_adapters *t, struct cts_span dir, struct cts_sp
     *param = NULL;
     p = find_place(t);
     if (p == NULL || cts_engine_exact_idx(t->engine, &idx) < 0)
-        return cts_err_set(err, CTS_EBUSY, "all %u places of the exact lane are taken: unload one, or set engine.exact_adapters higher",
-                           t->n_exact_max);
+        return cts_err_set(
+            err, CTS_EBUSY,
+            "all %u places of the exact lane are taken: unload one, or set engine.exact_adapters higher",
+            t->n_exact_max);
     p->dir = strndup((const char *)dir.ptr, dir.len); /* all of p that the worker reads, before it starts */
     p->err = (struct cts_err){ .code = 0 };
     p->work.data = p;
@@ -311,7 +318,8 @@ int cts_adapters_load(struct cts_adapters *t, struct cts_span dir, struct cts_sp
     return 0;
 }
 
-int cts_adapters_unload(struct cts_adapters *t, struct cts_span name, const struct cts_adapter_waiter *w, struct cts_err *err)
+int cts_adapters_unload(struct cts_adapters *t, struct cts_span name, const struct cts_adapter_waiter *w,
+                        struct cts_err *err)
 {
     struct cts_adapter *a;
     struct place       *p;
@@ -319,7 +327,8 @@ int cts_adapters_unload(struct cts_adapters *t, struct cts_span name, const stru
 
     if (rc < 0) return rc;
     if (a->kind != CTS_ADAPTER_EXACT)
-        return cts_err_set(err, CTS_EARG, "'%s' is in the collection; only what was loaded can be unloaded", a->name);
+        return cts_err_set(err, CTS_EARG, "'%s' is in the collection; only what was loaded can be unloaded",
+                           a->name);
     p = &t->places[a->number - 1 - t->n_compressed];
     p->waiter = *w;
     a->state = CTS_ADAPTER_UNLOADING;
@@ -339,13 +348,15 @@ void cts_adapters_release(struct cts_adapters *t, uint32_t number)
     struct cts_adapter *a = &t->at[number - 1];
 
     CTS_ASSERT(a->n_live > 0);
-    if (--a->n_live == 0 && a->state == CTS_ADAPTER_UNLOADING) want_order(&t->places[number - 1 - t->n_compressed]);
+    if (--a->n_live == 0 && a->state == CTS_ADAPTER_UNLOADING)
+        want_order(&t->places[number - 1 - t->n_compressed]);
 }
 
 static struct place *place_of_idx(struct cts_adapters *t, uint32_t adapter_idx)
 {
     for (uint32_t i = 0; i < t->n_exact_max; i++)
-        if (t->places[i].a->state != CTS_ADAPTER_FREE && t->places[i].a->adapter_idx == adapter_idx) return &t->places[i];
+        if (t->places[i].a->state != CTS_ADAPTER_FREE && t->places[i].a->adapter_idx == adapter_idx)
+            return &t->places[i];
     return NULL;
 }
 
@@ -357,7 +368,8 @@ void cts_adapters_on_event(struct cts_adapters *t, const struct cts_engine_event
     CTS_ASSERT(p != NULL);
     if (ev->code != 0) (void)cts_err_set(&p->err, ev->code, "'%s' for the device", p->a->name);
     if (ev->code == CTS_ESHAPE) {
-        (void)cts_err_set(&p->err, CTS_EUNSUP, "'%s' does not fit into the exact lane: its rank is %u (engine.exact_rank)",
+        (void)cts_err_set(&p->err, CTS_EUNSUP,
+                          "'%s' does not fit into the exact lane: its rank is %u (engine.exact_rank)",
                           p->a->name, p->a->rank_max);
     }
     if (p->a->state == CTS_ADAPTER_LOADING) {
@@ -383,7 +395,8 @@ void cts_adapters_on_event(struct cts_adapters *t, const struct cts_engine_event
 
 static int give_order(struct cts_adapters *t, struct place *p)
 {
-    if (p->a->state == CTS_ADAPTER_LOADING) return cts_engine_load(t->engine, p->a->adapter_idx, &p->peft, p->a->number);
+    if (p->a->state == CTS_ADAPTER_LOADING)
+        return cts_engine_load(t->engine, p->a->adapter_idx, &p->peft, p->a->number);
     return cts_engine_unload(t->engine, p->a->adapter_idx, p->a->number);
 }
 

@@ -69,12 +69,13 @@ void cts_adapters_release(struct cts_adapters *t, uint32_t number);
 /* Read the PEFT folder dir (an absolute path) and put it into the exact lane as
  * name. 0: w is called later; else nothing happens later: CTS_EARG (with param
  * "dir" or "name"), -EEXIST, CTS_EBUSY, -ENOMEM. */
-int cts_adapters_load(struct cts_adapters *t, struct cts_span dir, struct cts_span name, const struct cts_adapter_waiter *w,
-                      const char **param, struct cts_err *err);
+int cts_adapters_load(struct cts_adapters *t, struct cts_span dir, struct cts_span name,
+                      const struct cts_adapter_waiter *w, const char **param, struct cts_err *err);
 
 /* Take an exact adapter away once no live request names it; from now on it is
  * not found. 0: w is called later; CTS_ENOTFOUND, CTS_EARG (a compressed one). */
-int cts_adapters_unload(struct cts_adapters *t, struct cts_span name, const struct cts_adapter_waiter *w, struct cts_err *err);
+int cts_adapters_unload(struct cts_adapters *t, struct cts_span name, const struct cts_adapter_waiter *w,
+                        struct cts_err *err);
 
 /* An ADAPTER event of the engine. */
 void cts_adapters_on_event(struct cts_adapters *t, const struct cts_engine_event *ev);

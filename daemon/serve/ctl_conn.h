@@ -86,7 +86,8 @@ const struct cts_ctl_method *cts_ctl_find(struct cts_span name);
 
 /* Fill call->args from the request's params by the method's list. CTS_EARG with
  * call->param set. */
-int cts_ctl_args(const struct cts_ctl_method *m, const struct cts_ctl_request *r, struct cts_ctl_call *call, struct cts_err *err);
+int cts_ctl_args(const struct cts_ctl_method *m, const struct cts_ctl_request *r, struct cts_ctl_call *call,
+                 struct cts_err *err);
 
 /* Begin the frame {"id": id, kind: map of n pairs} in the connection's tx: the
  * caller writes the pairs. end returns -EMSGSIZE or -ENOMEM with nothing written. */
@@ -98,7 +99,8 @@ void cts_ctl_begin(struct cts_ctl_conn *c, struct cts_ctl_out *o, uint64_t id, c
 int  cts_ctl_end(struct cts_ctl_out *o);
 
 /* Answer with an error; a connection that can't even take that is closed. */
-void cts_ctl_refuse(struct cts_ctl_conn *c, uint64_t id, int code, const char *text, const char *param, uint32_t retry_ms);
+void cts_ctl_refuse(struct cts_ctl_conn *c, uint64_t id, int code, const char *text, const char *param,
+                    uint32_t retry_ms);
 
 /* The open connection with that serial; NULL when it is gone. */
 struct cts_ctl_conn *cts_ctl_conn_at(struct cts_ctl *t, uint64_t serial);

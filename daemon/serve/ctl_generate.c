@@ -86,7 +86,9 @@ static int conn_put(struct cts_sink *s, const struct cts_live *l, const struct c
         if (c->tx.len >= CTS_CTL_TX_SOFT) return -EAGAIN;
         rc = put_tokens(c, l, ev);
         break;
-    case CTS_EV_DONE: rc = put_done(c, l, ev); break;
+    case CTS_EV_DONE:
+        rc = put_done(c, l, ev);
+        break;
     default:
         CTS_ASSERT(ev->type == CTS_EV_ERROR);
         cts_ctl_refuse(c, l->req_id, ev->code, cts_live_error_text(ev->code), NULL, 0);

@@ -66,12 +66,14 @@ int cts_ctl_hello(struct cts_ctl_call *call, struct cts_err *err)
     if (major != CTS_CTL_MAJOR) {
         call->param = "major";
         c->ends = 1;
-        return cts_err_set(err, CTS_EVERSION, "the daemon speaks version %d.%d of the control protocol, the client %llu.%llu",
+        return cts_err_set(err, CTS_EVERSION,
+                           "the daemon speaks version %d.%d of the control protocol, the client %llu.%llu",
                            CTS_CTL_MAJOR, CTS_CTL_MINOR, (unsigned long long)major, (unsigned long long)minor);
     }
     c->has_hello = 1;
     c->ctl->n_half_open--;
-    cts_log(CTS_LOG_DEBUG, "pid %d: client '%.*s'", (int)c->pid, (int)(client.len > 64 ? 64 : client.len), (const char *)client.ptr);
+    cts_log(CTS_LOG_DEBUG, "pid %d: client '%.*s'", (int)c->pid, (int)(client.len > 64 ? 64 : client.len),
+            (const char *)client.ptr);
     cts_ctl_begin(c, &o, call->id, "result", 4);
     put_u64(&o.w, "major", CTS_CTL_MAJOR);
     put_u64(&o.w, "minor", lower(minor, CTS_CTL_MINOR));
@@ -224,12 +226,13 @@ static int is_listed(const struct cts_adapter *a)
 int cts_ctl_ls(struct cts_ctl_call *call, struct cts_err *err)
 {
     const struct cts_adapters *t = call->conn->ctl->o.adapters;
-    uint64_t                   limit = call->args[1].is_given && call->args[1].u < LS_LIMIT ? call->args[1].u : LS_LIMIT;
-    uint64_t                   from = call->args[0].is_given && call->args[0].u > 0 ? call->args[0].u : 1;
-    uint32_t                   n = 0, end = cts_adapters_n(t), next;
-    struct cts_ctl_out         o;
+    uint64_t limit = call->args[1].is_given && call->args[1].u < LS_LIMIT ? call->args[1].u : LS_LIMIT;
+    uint64_t from = call->args[0].is_given && call->args[0].u > 0 ? call->args[0].u : 1;
+    uint32_t n = 0, end = cts_adapters_n(t), next;
+    struct cts_ctl_out o;
 
-    for (next = from < end ? (uint32_t)from : end; next < end && (n < limit || !is_listed(cts_adapters_at(t, next))); next++)
+    for (next = from < end ? (uint32_t)from : end;
+         next < end && (n < limit || !is_listed(cts_adapters_at(t, next))); next++)
         n += (uint32_t)is_listed(cts_adapters_at(t, next));
     cts_ctl_begin(call->conn, &o, call->id, "result", next < end ? 2 : 1);
     cts_mpw_str(&o.w, "adapters");
@@ -311,7 +314,9 @@ static void on_adapter_done(void *owner, uint64_t conn_serial, uint64_t frame_id
     struct cts_ctl_out   o;
 
     if (err != NULL) cts_log(CTS_LOG_NOTICE, "an adapter was not loaded or unloaded: %s", err->text);
-    if (a != NULL) cts_log(CTS_LOG_INFO, "adapter '%s' is loaded as number %u, generation %u", a->name, a->number, a->generation);
+    if (a != NULL)
+        cts_log(CTS_LOG_INFO, "adapter '%s' is loaded as number %u, generation %u", a->name, a->number,
+                a->generation);
     if (c == NULL) return;
     if (err != NULL) {
         cts_ctl_refuse(c, frame_id, err->code, err->text, NULL, 0);
@@ -332,7 +337,8 @@ int cts_ctl_load(struct cts_ctl_call *call, struct cts_err *err)
     struct cts_adapter_waiter w = waiter_of(call);
 
     if (call->conn->ctl->o.lives->is_draining) return cts_err_set(err, CTS_EBUSY, "the daemon is draining");
-    return cts_adapters_load(call->conn->ctl->o.adapters, call->args[0].s, call->args[1].s, &w, &call->param, err);
+    return cts_adapters_load(call->conn->ctl->o.adapters, call->args[0].s, call->args[1].s, &w, &call->param,
+                             err);
 }
 
 int cts_ctl_unload(struct cts_ctl_call *call, struct cts_err *err)
@@ -346,7 +352,8 @@ int cts_ctl_unload(struct cts_ctl_call *call, struct cts_err *err)
 
 /* ---- ring.open ---- */
 
-static int put_rings(struct cts_ctl_call *call, const struct cts_shm_sizes *z, const int fds[CTS_FDS_MAX], struct cts_err *err)
+static int put_rings(struct cts_ctl_call *call, const struct cts_shm_sizes *z, const int fds[CTS_FDS_MAX],
+                     struct cts_err *err)
 {
     struct cts_ctl_conn *c = call->conn;
     size_t               off = c->tx.len;
@@ -378,7 +385,8 @@ static uint32_t size_arg(const struct cts_ctl_arg *a)
 int cts_ctl_ring_open(struct cts_ctl_call *call, struct cts_err *err)
 {
     struct cts_ctl_conn *c = call->conn;
-    struct cts_shm_sizes z = { .n_records = size_arg(&call->args[0]), .arena_bytes = size_arg(&call->args[1]),
+    struct cts_shm_sizes z = { .n_records = size_arg(&call->args[0]),
+                               .arena_bytes = size_arg(&call->args[1]),
                                .out_bytes = size_arg(&call->args[2]) };
     int                  fds[CTS_FDS_MAX], rc;
 

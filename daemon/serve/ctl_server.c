@@ -14,11 +14,12 @@
 #define KEEP_BYTES        (16u << 10) /* an empty buffer above this gives its memory back */
 #define ACCEPTS_PER_EVENT 16
 #define PAUSE_NS          1000000000u /* without accepting, where there are no descriptors left */
-#define LAST_EVENT_BYTES  1024u /* of one live request, at most: DONE and ERROR always fit */
+#define LAST_EVENT_BYTES  1024u       /* of one live request, at most: DONE and ERROR always fit */
 
 /* ---- writing ---- */
 
-void cts_ctl_begin(struct cts_ctl_conn *c, struct cts_ctl_out *o, uint64_t id, const char *kind, uint32_t n_pairs)
+void cts_ctl_begin(struct cts_ctl_conn *c, struct cts_ctl_out *o, uint64_t id, const char *kind,
+                   uint32_t n_pairs)
 {
     o->w = (struct cts_mpw){ &c->tx, 0 };
     o->begin = cts_frame_begin(&o->w);
@@ -34,7 +35,8 @@ int cts_ctl_end(struct cts_ctl_out *o)
     return cts_frame_end(&o->w, o->begin);
 }
 
-void cts_ctl_refuse(struct cts_ctl_conn *c, uint64_t id, int code, const char *text, const char *param, uint32_t retry_ms)
+void cts_ctl_refuse(struct cts_ctl_conn *c, uint64_t id, int code, const char *text, const char *param,
+                    uint32_t retry_ms)
 {
     if (cts_ctl_error_put(&c->tx, id, code, text, param, retry_ms) < 0) c->failed = 1;
 }
@@ -123,7 +125,8 @@ static void take_frames(struct cts_ctl_conn *c)
         int64_t n = cts_frame_bytes(c->rx.ptr + off, c->rx.len - off);
 
         if (n < 0) {
-            cts_log(CTS_LOG_NOTICE, "pid %d: closed: it announced a message of an impossible size", (int)c->pid);
+            cts_log(CTS_LOG_NOTICE, "pid %d: closed: it announced a message of an impossible size",
+                    (int)c->pid);
             cts_ctl_refuse(c, 0, CTS_EPROTO, "a message has 1 to 4194304 bytes", NULL, 0);
             c->ends = 1;
             break;
@@ -143,7 +146,7 @@ static int conn_receive(struct cts_ctl_conn *c)
     size_t  room = c->rx.max - c->rx.len, n = room < sizeof(c->ctl->chunk) ? room : sizeof(c->ctl->chunk);
     ssize_t got;
 
-    if (n == 0) return 0; /* a whole frame is there and waits for room in tx */
+    if (n == 0) return 0;                              /* a whole frame is there and waits for room in tx */
     got = recv(c->fd, c->ctl->chunk, n, MSG_DONTWAIT); /* no control buffer: passed descriptors are dropped */
     if (got < 0) return errno == EAGAIN || errno == EINTR ? 0 : -errno;
     return got == 0 ? CTS_ECLOSED : cts_buf_put(&c->rx, c->ctl->chunk, (size_t)got);
@@ -232,7 +235,8 @@ void cts_ctl_flush(struct cts_ctl *t, uint64_t now_ns)
         struct cts_ctl_conn *c = t->conns[i - 1];
 
         /* One that waits to be writable is woken by the loop, not tried each turn. */
-        if (c->failed || (c->tx.len > 0 && !(c->polled & UV_WRITABLE)) || c->sink.n_parked > 0) conn_turn(c, now_ns);
+        if (c->failed || (c->tx.len > 0 && !(c->polled & UV_WRITABLE)) || c->sink.n_parked > 0)
+            conn_turn(c, now_ns);
     }
 }
 
@@ -277,14 +281,18 @@ static void turn_away(int fd)
 static void new_conn(struct cts_ctl *t, int fd)
 {
     struct cts_ctl_conn *c = t->n_conns < t->o.n_conns_max ? calloc(1, sizeof(*c)) : NULL;
-    size_t               tx_max = CTS_CTL_MESSAGE_MAX + 4 + CTS_CTL_TX_SOFT + (size_t)t->o.live_per_client * LAST_EVENT_BYTES;
+    size_t tx_max = CTS_CTL_MESSAGE_MAX + 4 + CTS_CTL_TX_SOFT + (size_t)t->o.live_per_client * LAST_EVENT_BYTES;
 
     if (c == NULL) {
         turn_away(fd);
         return;
     }
-    *c = (struct cts_ctl_conn){ .ctl = t, .fd = fd, .serial = ++t->serial, .opened_ns = cts_clock_ns(),
-                                .rx = CTS_BUF(CTS_CTL_MESSAGE_MAX + 4), .tx = CTS_BUF(tx_max) };
+    *c = (struct cts_ctl_conn){ .ctl = t,
+                                .fd = fd,
+                                .serial = ++t->serial,
+                                .opened_ns = cts_clock_ns(),
+                                .rx = CTS_BUF(CTS_CTL_MESSAGE_MAX + 4),
+                                .tx = CTS_BUF(tx_max) };
     c->sink = (struct cts_sink){ .ops = &CTS_CTL_SINK_OPS, .client = (uint32_t)c->serial };
     if (uv_poll_init(t->o.loop, &c->poll, fd) < 0) {
         close(fd);
@@ -374,7 +382,8 @@ void cts_ctl_stop(struct cts_ctl *t)
         if (!c->failed) (void)conn_send(c); /* best effort: what fits goes out */
         conn_close(c);
     }
-    if (t->has_listener && !uv_is_closing((uv_handle_t *)&t->listener)) uv_close((uv_handle_t *)&t->listener, NULL);
+    if (t->has_listener && !uv_is_closing((uv_handle_t *)&t->listener))
+        uv_close((uv_handle_t *)&t->listener, NULL);
 }
 
 void cts_ctl_free(struct cts_ctl *t)

@@ -7,36 +7,73 @@
 #include <stdio.h>
 #include <string.h>
 
+/* clang-format off: one row a method */
 const struct cts_ctl_method CTS_CTL_METHODS[] = {
-    { "hello", cts_ctl_hello, 3,
+    { "hello",
+      cts_ctl_hello,
+      3,
       { { "major", CTS_CTL_UINT, 1, "major version that the client speaks" },
         { "minor", CTS_CTL_UINT, 1, "highest minor version that it knows" },
         { "client", CTS_CTL_STR, 1, "its name and version, for the log" } },
-      0, "agree on the version; the first request of a connection" },
+      0,
+      "agree on the version; the first request of a connection" },
     { "status", cts_ctl_status, 0, { { NULL, 0, 0, NULL } }, 0, "what the daemon serves, and its counters" },
     { "health", cts_ctl_health, 0, { { NULL, 0, 0, NULL } }, 0, "whether it takes requests" },
-    { "ls", cts_ctl_ls, 2,
+    { "ls",
+      cts_ctl_ls,
+      2,
       { { "from", CTS_CTL_UINT, 0, "first number to list, default 1" },
         { "limit", CTS_CTL_UINT, 0, "adapters in one answer, default and at most 10000" } },
-      0, "list the adapters" },
-    { "show", cts_ctl_show, 1, { { "name", CTS_CTL_STR, 1, "adapter" } }, 0, "all that is known of one adapter" },
-    { "resolve", cts_ctl_resolve, 1, { { "name", CTS_CTL_STR, 1, "adapter; empty: the base" } }, 0,
+      0,
+      "list the adapters" },
+    { "show",
+      cts_ctl_show,
+      1,
+      { { "name", CTS_CTL_STR, 1, "adapter" } },
+      0,
+      "all that is known of one adapter" },
+    { "resolve",
+      cts_ctl_resolve,
+      1,
+      { { "name", CTS_CTL_STR, 1, "adapter; empty: the base" } },
+      0,
       "number and generation of an adapter, as ring submissions name it" },
-    { "load", cts_ctl_load, 2,
-      { { "dir", CTS_CTL_STR, 1, "absolute path of a PEFT folder" }, { "name", CTS_CTL_STR, 1, "name to give it" } }, 0,
+    { "load",
+      cts_ctl_load,
+      2,
+      { { "dir", CTS_CTL_STR, 1, "absolute path of a PEFT folder" },
+        { "name", CTS_CTL_STR, 1, "name to give it" } },
+      0,
       "load an adapter into the exact lane" },
-    { "unload", cts_ctl_unload, 1, { { "name", CTS_CTL_STR, 1, "an adapter that was loaded" } }, 0,
+    { "unload",
+      cts_ctl_unload,
+      1,
+      { { "name", CTS_CTL_STR, 1, "an adapter that was loaded" } },
+      0,
       "take it away once no live request names it" },
-    { "stop", cts_ctl_stop_daemon, 0, { { NULL, 0, 0, NULL } }, 0, "finish live requests, take no new ones, exit" },
-    { "ring.open", cts_ctl_ring_open, 3,
+    { "stop",
+      cts_ctl_stop_daemon,
+      0,
+      { { NULL, 0, 0, NULL } },
+      0,
+      "finish live requests, take no new ones, exit" },
+    { "ring.open",
+      cts_ctl_ring_open,
+      3,
       { { "records", CTS_CTL_UINT, 0, "submissions in flight, default 256" },
         { "arena_bytes", CTS_CTL_UINT, 0, "room for payloads" },
         { "out_bytes", CTS_CTL_UINT, 0, "room for output" } },
-      0, "open this connection's shared-memory rings" },
+      0,
+      "open this connection's shared-memory rings" },
     { "generate", cts_ctl_generate, 0, { { NULL, 0, 0, NULL } }, 1, "generate text; streams" },
-    { "cancel", cts_ctl_cancel, 1, { { "id", CTS_CTL_UINT, 1, "of a generate of this connection" } }, 0,
+    { "cancel",
+      cts_ctl_cancel,
+      1,
+      { { "id", CTS_CTL_UINT, 1, "of a generate of this connection" } },
+      0,
       "end a generate early" },
 };
+/* clang-format on */
 const uint32_t CTS_CTL_N_METHODS = sizeof(CTS_CTL_METHODS) / sizeof(CTS_CTL_METHODS[0]);
 
 const struct cts_ctl_method *cts_ctl_find(struct cts_span name)
@@ -46,17 +83,21 @@ const struct cts_ctl_method *cts_ctl_find(struct cts_span name)
     return NULL;
 }
 
-static int take_arg(const struct cts_ctl_param *p, struct cts_mp *c, struct cts_ctl_arg *out, struct cts_err *err)
+static int take_arg(const struct cts_ctl_param *p, struct cts_mp *c, struct cts_ctl_arg *out,
+                    struct cts_err *err)
 {
     int rc = p->type == CTS_CTL_UINT ? cts_mp_u64(c, &out->u) : cts_mp_str(c, &out->s);
 
-    if (rc < 0) return cts_err_set(err, CTS_EARG, "%s is not %s", p->name, p->type == CTS_CTL_UINT ? "an unsigned integer" : "a string");
+    if (rc < 0)
+        return cts_err_set(err, CTS_EARG, "%s is not %s", p->name,
+                           p->type == CTS_CTL_UINT ? "an unsigned integer" : "a string");
     out->is_given = 1;
     return 0;
 }
 
 /* One pair of the params. */
-static int take_pair(const struct cts_ctl_method *m, struct cts_mp *c, struct cts_ctl_call *call, struct cts_err *err)
+static int take_pair(const struct cts_ctl_method *m, struct cts_mp *c, struct cts_ctl_call *call,
+                     struct cts_err *err)
 {
     struct cts_span key;
 
@@ -66,12 +107,14 @@ static int take_pair(const struct cts_ctl_method *m, struct cts_mp *c, struct ct
         call->param = m->params[i].name;
         return take_arg(&m->params[i], c, &call->args[i], err);
     }
-    snprintf(call->param_text, sizeof(call->param_text), "%.*s", (int)(key.len > 31 ? 31 : key.len), (const char *)key.ptr);
+    snprintf(call->param_text, sizeof(call->param_text), "%.*s", (int)(key.len > 31 ? 31 : key.len),
+             (const char *)key.ptr);
     call->param = call->param_text;
     return cts_err_set(err, CTS_EARG, "%s has no parameter '%s'", m->name, call->param_text);
 }
 
-int cts_ctl_args(const struct cts_ctl_method *m, const struct cts_ctl_request *r, struct cts_ctl_call *call, struct cts_err *err)
+int cts_ctl_args(const struct cts_ctl_method *m, const struct cts_ctl_request *r, struct cts_ctl_call *call,
+                 struct cts_err *err)
 {
     struct cts_mp c = r->params;
     uint32_t      n_pairs = 0;

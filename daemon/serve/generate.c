@@ -19,9 +19,11 @@ int cts_gen_open(struct cts_gen *g, struct cts_engine *engine, uint32_t prompt_b
     int rc;
 
     *g = (struct cts_gen){ .engine = engine, .prompt_bytes_max = prompt_bytes_max, .max_tokens = max_tokens };
-    if (getrandom(&g->seed, sizeof(g->seed), 0) != sizeof(g->seed)) return cts_err_set(err, -errno, "random seed");
+    if (getrandom(&g->seed, sizeof(g->seed), 0) != sizeof(g->seed))
+        return cts_err_set(err, -errno, "random seed");
     g->messages = calloc(CTS_GEN_MESSAGES_MAX, sizeof(*g->messages));
-    rc = g->messages == NULL ? -ENOMEM : cts_encoder_new(&g->encoder, cts_engine_tokenizer(engine), prompt_bytes_max);
+    rc = g->messages == NULL ? -ENOMEM
+                             : cts_encoder_new(&g->encoder, cts_engine_tokenizer(engine), prompt_bytes_max);
     if (rc < 0) {
         cts_gen_close(g);
         return cts_err_set(err, rc, "encoder for prompts of %u bytes", prompt_bytes_max);
@@ -48,12 +50,14 @@ static uint64_t next_seed(struct cts_gen *g)
 
 /* ---- the prompt ---- */
 
-static int encode_messages(struct cts_gen *g, const struct cts_gen_msg *m, struct cts_engine_request *r, int64_t *n)
+static int encode_messages(struct cts_gen *g, const struct cts_gen_msg *m, struct cts_engine_request *r,
+                           int64_t *n)
 {
     struct cts_mp at = m->messages;
 
     CTS_ASSERT(m->n_messages <= CTS_GEN_MESSAGES_MAX); /* the decoder's limit */
-    for (uint32_t i = 0; i < m->n_messages; i++) cts_gen_next_message(&at, &g->messages[i].role, &g->messages[i].content);
+    for (uint32_t i = 0; i < m->n_messages; i++)
+        cts_gen_next_message(&at, &g->messages[i].role, &g->messages[i].content);
     *n = cts_chat_render(cts_engine_chat(g->engine), g->encoder, g->messages, m->n_messages, r->prompt,
                          cts_engine_context(g->engine));
     return *n < 0 ? (int)*n : 0;
@@ -81,7 +85,8 @@ static int fail_prompt(const struct cts_gen *g, int rc, const char *param, struc
 
     switch (rc) {
     case -EMSGSIZE:
-        return cts_err_set(err, CTS_ETOOLONG, "%s has more than the %u tokens of the context, or more than %u bytes", param,
+        return cts_err_set(err, CTS_ETOOLONG,
+                           "%s has more than the %u tokens of the context, or more than %u bytes", param,
                            cts_engine_context(g->engine), g->prompt_bytes_max);
     case CTS_EUNSUP:
         return cts_err_set(err, rc, "the base has no chat template that is known here (%s); give a raw prompt",
@@ -93,8 +98,8 @@ static int fail_prompt(const struct cts_gen *g, int rc, const char *param, struc
     }
 }
 
-static int fill_prompt(struct cts_gen *g, const struct cts_gen_msg *m, struct cts_engine_request *r, const char **param,
-                       struct cts_err *err)
+static int fill_prompt(struct cts_gen *g, const struct cts_gen_msg *m, struct cts_engine_request *r,
+                       const char **param, struct cts_err *err)
 {
     int64_t n = 0;
     int     rc = 0;
@@ -155,19 +160,19 @@ static void fill_sampling(struct cts_gen *g, const struct cts_gen_msg *m, struct
     r->want_text = m->want_text;
 }
 
-static int fill_max_tokens(struct cts_gen *g, const struct cts_gen_msg *m, struct cts_engine_request *r, const char **param,
-                           struct cts_err *err)
+static int fill_max_tokens(struct cts_gen *g, const struct cts_gen_msg *m, struct cts_engine_request *r,
+                           const char **param, struct cts_err *err)
 {
     uint32_t left = cts_engine_context(g->engine) - r->n_prompt;
 
     if (left == 0)
-        return cts_err_set(err, CTS_ETOOLONG, "%s has %u tokens and fills the context of %u", *param, r->n_prompt,
-                           cts_engine_context(g->engine));
+        return cts_err_set(err, CTS_ETOOLONG, "%s has %u tokens and fills the context of %u", *param,
+                           r->n_prompt, cts_engine_context(g->engine));
     r->max_tokens = m->max_tokens > 0 ? m->max_tokens : g->max_tokens < left ? g->max_tokens : left;
     *param = "max_tokens";
     if (r->max_tokens > left)
-        return cts_err_set(err, CTS_ETOOLONG, "%u prompt tokens and %u new ones pass the context of %u", r->n_prompt,
-                           r->max_tokens, cts_engine_context(g->engine));
+        return cts_err_set(err, CTS_ETOOLONG, "%u prompt tokens and %u new ones pass the context of %u",
+                           r->n_prompt, r->max_tokens, cts_engine_context(g->engine));
     *param = NULL;
     return 0;
 }
@@ -182,6 +187,7 @@ int cts_gen_fill(struct cts_gen *g, const struct cts_gen_msg *m, uint64_t now_ns
     if (rc < 0) return rc;
     fill_stops(m, r);
     fill_sampling(g, m, r);
-    r->deadline_ns = timeout_at_ns == 0 || (deadline_ns != 0 && deadline_ns < timeout_at_ns) ? deadline_ns : timeout_at_ns;
+    r->deadline_ns =
+        timeout_at_ns == 0 || (deadline_ns != 0 && deadline_ns < timeout_at_ns) ? deadline_ns : timeout_at_ns;
     return 0;
 }

@@ -42,12 +42,13 @@ static int try_lock(int *out, const char *lock, const char *path, struct cts_err
     struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     int          fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), rc;
 
-    if (fd < 0) return cts_err_set(err, -errno, "open '%s'; its directory must exist and be writable (listen.socket)", lock);
+    if (fd < 0)
+        return cts_err_set(err, -errno, "open '%s'; its directory must exist and be writable (listen.socket)",
+                           lock);
     if (fcntl(fd, F_OFD_SETLK, &fl) < 0) {
         if (errno == EAGAIN || errno == EACCES)
             rc = cts_err_set(err, CTS_EBUSY, "a daemon with pid %ld serves '%s' already", pid_in(fd), path);
-        else
-            rc = cts_err_set(err, -errno, "lock '%s'", lock);
+        else rc = cts_err_set(err, -errno, "lock '%s'", lock);
         close(fd);
         return rc;
     }

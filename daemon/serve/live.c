@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define NO_IDX            UINT32_MAX
-#define HELD_PER_REQUEST  4u   /* events that may be on their way when a request is parked, about */
+#define HELD_PER_REQUEST  4u /* events that may be on their way when a request is parked, about */
 #define HELD_MIN          256u
 #define RETRY_BUSY_MS     100u
 #define RETRY_DRAINING_MS 1000u
@@ -156,8 +156,8 @@ static struct cts_live *find_live(const struct cts_sink *s, uint64_t req_id)
     return l;
 }
 
-static int check_may_submit(const struct cts_lives *t, const struct cts_sink *s, uint64_t req_id, uint32_t *retry_ms,
-                            struct cts_err *err)
+static int check_may_submit(const struct cts_lives *t, const struct cts_sink *s, uint64_t req_id,
+                            uint32_t *retry_ms, struct cts_err *err)
 {
     if (t->is_draining) {
         *retry_ms = RETRY_DRAINING_MS;
@@ -165,7 +165,8 @@ static int check_may_submit(const struct cts_lives *t, const struct cts_sink *s,
     }
     if (s->n_live >= t->o.live_per_client) {
         *retry_ms = RETRY_BUSY_MS;
-        return cts_err_set(err, CTS_EBUSY, "%u requests of this client are live, the most allowed (limits.live_per_client)",
+        return cts_err_set(err, CTS_EBUSY,
+                           "%u requests of this client are live, the most allowed (limits.live_per_client)",
                            s->n_live);
     }
     if (find_live(s, req_id) != NULL)
@@ -174,8 +175,8 @@ static int check_may_submit(const struct cts_lives *t, const struct cts_sink *s,
 }
 
 /* Into the engine; r is still the caller's on failure. */
-static int admit(struct cts_lives *t, struct cts_sink *s, const struct cts_submission *sub, struct cts_engine_request *r,
-                 const char **param, struct cts_err *err)
+static int admit(struct cts_lives *t, struct cts_sink *s, const struct cts_submission *sub,
+                 struct cts_engine_request *r, const char **param, struct cts_err *err)
 {
     int rc = cts_gen_fill(t->o.gen, sub->msg, sub->now_ns, sub->deadline_ns, r, param, err);
 
@@ -189,8 +190,8 @@ static int admit(struct cts_lives *t, struct cts_sink *s, const struct cts_submi
     return cts_engine_admit(t->o.engine, r, err);
 }
 
-int cts_live_submit(struct cts_lives *t, struct cts_sink *s, const struct cts_submission *sub, struct cts_live **out,
-                    const char **param, uint32_t *retry_ms, struct cts_err *err)
+int cts_live_submit(struct cts_lives *t, struct cts_sink *s, const struct cts_submission *sub,
+                    struct cts_live **out, const char **param, uint32_t *retry_ms, struct cts_err *err)
 {
     struct cts_engine_request *r = NULL;
     struct cts_live           *l;
@@ -200,7 +201,8 @@ int cts_live_submit(struct cts_lives *t, struct cts_sink *s, const struct cts_su
     *retry_ms = 0;
     rc = check_may_submit(t, s, sub->req_id, retry_ms, err);
     if (rc == 0 && (r = cts_request_new(t->o.engine)) == NULL)
-        rc = cts_err_set(err, CTS_EBUSY, "all %u requests of the daemon are live (engine.requests)", t->o.n_requests_max);
+        rc = cts_err_set(err, CTS_EBUSY, "all %u requests of the daemon are live (engine.requests)",
+                         t->o.n_requests_max);
     if (rc == 0) rc = admit(t, s, sub, r, param, err);
     if (rc < 0) {
         if (rc == CTS_EBUSY && *retry_ms == 0) *retry_ms = RETRY_BUSY_MS;
@@ -226,11 +228,16 @@ int cts_live_submit(struct cts_lives *t, struct cts_sink *s, const struct cts_su
 const char *cts_live_error_text(int code)
 {
     switch (code) {
-    case -ETIMEDOUT: return "the request's deadline has passed";
-    case CTS_ESLOW: return "the client did not take its output in time (limits.client_stall_s)";
-    case CTS_ENOTFOUND: return "the adapter is not loaded any more";
-    case CTS_EGPU_LOST: return "the device is lost, the daemon has to be restarted";
-    default: return cts_strerror(code);
+    case -ETIMEDOUT:
+        return "the request's deadline has passed";
+    case CTS_ESLOW:
+        return "the client did not take its output in time (limits.client_stall_s)";
+    case CTS_ENOTFOUND:
+        return "the adapter is not loaded any more";
+    case CTS_EGPU_LOST:
+        return "the device is lost, the daemon has to be restarted";
+    default:
+        return cts_strerror(code);
     }
 }
 
@@ -337,10 +344,10 @@ uint32_t cts_lives_drain(struct cts_lives *t, uint64_t now_ns, uint32_t n_max)
 static int put_held(struct cts_lives *t, struct cts_live *l, uint64_t now_ns)
 {
     while (l->n_held > 0) {
-        uint32_t          idx = l->held_first;
-        struct cts_held  *h = &t->held[idx];
-        struct cts_sink  *s = l->sink;
-        int               ends = is_last(&h->ev);
+        uint32_t         idx = l->held_first;
+        struct cts_held *h = &t->held[idx];
+        struct cts_sink *s = l->sink;
+        int              ends = is_last(&h->ev);
 
         if (s->ops->put(s, l, &h->ev) < 0) return 0;
         if (h->ev.type == CTS_EV_TOKEN) l->n_tokens++;

@@ -24,7 +24,9 @@ int cts_sdnotify(const char *state)
     fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     rc = sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to,
-                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0 ? -errno : 1;
+                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0
+             ? -errno
+             : 1;
     close(fd);
     return rc;
 }

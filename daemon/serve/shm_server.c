@@ -15,11 +15,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define RECORDS_PER_TURN 32u          /* R6: of one client */
-#define PAYLOAD_PER_TURN (256u << 10) /* R6: bytes of one client, at least one record */
+#define RECORDS_PER_TURN  32u          /* R6: of one client */
+#define PAYLOAD_PER_TURN  (256u << 10) /* R6: bytes of one client, at least one record */
 #define N_RECORDS_DEFAULT 256u
-#define ERROR_TEXT_MAX   480u
-#define ANSWER_BYTES     (2 * CTS_OUT_RECORD_ALIGN) /* what one submission may need at once: ACCEPTED and a last record */
+#define ERROR_TEXT_MAX    480u
+#define ANSWER_BYTES      (2 * CTS_OUT_RECORD_ALIGN) /* of one submission at once: ACCEPTED and a last record */
 
 struct cts_ring {
     struct cts_sink    sink; /* first: the sink is the ring */
@@ -28,8 +28,8 @@ struct cts_ring {
     struct cts_sub     sub;
     struct cts_out     out;
     int                kick_fd, wake_fd;
-    uint32_t           idx;      /* in shm's list */
-    int                failed;   /* CTS_EPROTO: closed at the end of the turn */
+    uint32_t           idx;    /* in shm's list */
+    int                failed; /* CTS_EPROTO: closed at the end of the turn */
     uint64_t           n_cancels;
     int                is_blocked; /* submissions wait for room in OUT */
     int                is_closed;  /* torn down; memory goes with its connection's handle */
@@ -89,8 +89,12 @@ static void put_last(struct cts_ring *r, struct cts_out_view *v)
 
 static void put_error(struct cts_ring *r, uint64_t req_id, int code, const char *text, uint32_t retry_ms)
 {
-    struct cts_out_view v = { .type = CTS_OUT_ERROR, .req_id = req_id, .status = (uint32_t)-code, .retry_ms = retry_ms,
-                              .text = text, .text_len = cut(text, ERROR_TEXT_MAX) };
+    struct cts_out_view v = { .type = CTS_OUT_ERROR,
+                              .req_id = req_id,
+                              .status = (uint32_t)-code,
+                              .retry_ms = retry_ms,
+                              .text = text,
+                              .text_len = cut(text, ERROR_TEXT_MAX) };
 
     put_last(r, &v);
 }
@@ -99,7 +103,10 @@ static int put_tokens(struct cts_ring *r, const struct cts_live *l, const struct
 {
     uint32_t            id = (uint32_t)ev->token;
     struct cts_top_pair top[CTS_TOP_LOGPROBS_MAX];
-    struct cts_out_view v = { .type = CTS_OUT_TOKENS, .req_id = l->req_id, .first = l->n_tokens, .text = ev->text,
+    struct cts_out_view v = { .type = CTS_OUT_TOKENS,
+                              .req_id = l->req_id,
+                              .first = l->n_tokens,
+                              .text = ev->text,
                               .text_len = ev->text_bytes };
 
     if (ev->type == CTS_EV_TOKEN) {
@@ -107,7 +114,8 @@ static int put_tokens(struct cts_ring *r, const struct cts_live *l, const struct
         v.ids = &id;
         if (l->req->n_logprobs >= 0) v.logprobs = &ev->logprob;
         if (ev->n_top > 0) {
-            for (uint32_t i = 0; i < ev->n_top; i++) top[i] = (struct cts_top_pair){ (uint32_t)ev->top[i].id, ev->top[i].logprob };
+            for (uint32_t i = 0; i < ev->n_top; i++)
+                top[i] = (struct cts_top_pair){ (uint32_t)ev->top[i].id, ev->top[i].logprob };
             v.n_top = ev->n_top;
             v.top = top;
         }
@@ -121,9 +129,13 @@ static int ring_put(struct cts_sink *s, const struct cts_live *l, const struct c
 
     switch (ev->type) {
     case CTS_EV_TOKEN:
-    case CTS_EV_TEXT: return put_tokens(r, l, ev);
+    case CTS_EV_TEXT:
+        return put_tokens(r, l, ev);
     case CTS_EV_DONE: {
-        struct cts_out_view v = { .type = CTS_OUT_DONE, .req_id = l->req_id, .status = ev->finish, .n_prompt = ev->n_prompt,
+        struct cts_out_view v = { .type = CTS_OUT_DONE,
+                                  .req_id = l->req_id,
+                                  .status = ev->finish,
+                                  .n_prompt = ev->n_prompt,
                                   .n_tokens = ev->n_tokens };
 
         cts_out_reserve(&r->out, -CTS_OUT_RECORD_ALIGN);
@@ -171,7 +183,8 @@ int cts_shm_open(struct cts_shm **out, const struct cts_shm_opts *o, struct cts_
     s->payload = malloc(o->arena_bytes_max);
     s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (s->rings == NULL || s->payload == NULL || s->epoll_fd < 0) {
-        rc = cts_err_set(err, s->epoll_fd < 0 ? -errno : -ENOMEM, "shared-memory door for %u clients", o->n_rings_max);
+        rc = cts_err_set(err, s->epoll_fd < 0 ? -errno : -ENOMEM, "shared-memory door for %u clients",
+                         o->n_rings_max);
         goto fail;
     }
     rc = uv_poll_init(o->loop, &s->poll, s->epoll_fd);
@@ -234,7 +247,8 @@ static int map_segments(struct cts_ring *r, struct cts_shm_sizes *z, struct cts_
 
     if (rc == 0) rc = cts_segment_create(&r->out_seg, CTS_SEGMENT_OUT, cts_out_bytes(z->out_bytes), err);
     if (rc < 0) return rc;
-    if (getrandom(&z->ring_id, sizeof(z->ring_id), 0) != sizeof(z->ring_id)) return cts_err_set(err, -errno, "ring id");
+    if (getrandom(&z->ring_id, sizeof(z->ring_id), 0) != sizeof(z->ring_id))
+        return cts_err_set(err, -errno, "ring id");
     cts_sub_init(&r->sub, r->sub_seg.map, z->n_records, z->arena_bytes, z->ring_id);
     cts_out_init(&r->out, r->out_seg.map, r->sub.hdr, z->out_bytes, z->ring_id);
     rc = cts_segment_protect(&r->sub_seg);
@@ -251,7 +265,8 @@ static int open_wakeups(struct cts_ring *r, int *wake, struct cts_err *err)
     r->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (r->kick_fd < 0 || epoll_ctl(r->shm->epoll_fd, EPOLL_CTL_ADD, r->kick_fd, &ev) < 0)
         return cts_err_set(err, -errno, "kick eventfd");
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0) return cts_err_set(err, -errno, "wake socket");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0)
+        return cts_err_set(err, -errno, "wake socket");
     r->wake_fd = sv[0];
     *wake = sv[1];
     return 0;
@@ -274,17 +289,22 @@ static void unmap(struct cts_ring *r)
     cts_segment_close(&r->out_seg);
 }
 
-int cts_ring_open(struct cts_shm *s, uint32_t client, struct cts_shm_sizes *sizes, struct cts_ring **out, int fds[CTS_FDS_MAX],
-                  struct cts_err *err)
+int cts_ring_open(struct cts_shm *s, uint32_t client, struct cts_shm_sizes *sizes, struct cts_ring **out,
+                  int fds[CTS_FDS_MAX], struct cts_err *err)
 {
     struct cts_ring *r;
     int              rc, wake = -1;
 
-    if (s->n_rings == s->o.n_rings_max) return cts_err_set(err, CTS_EBUSY, "%u clients have rings, the most allowed", s->n_rings);
+    if (s->n_rings == s->o.n_rings_max)
+        return cts_err_set(err, CTS_EBUSY, "%u clients have rings, the most allowed", s->n_rings);
     r = calloc(1, sizeof(*r));
     if (r == NULL) return cts_err_set(err, -ENOMEM, "rings");
-    *r = (struct cts_ring){ .sink = { .ops = &RING_OPS }, .shm = s, .sub_seg = CTS_SEGMENT_NONE, .out_seg = CTS_SEGMENT_NONE,
-                            .kick_fd = -1, .wake_fd = -1 };
+    *r = (struct cts_ring){ .sink = { .ops = &RING_OPS },
+                            .shm = s,
+                            .sub_seg = CTS_SEGMENT_NONE,
+                            .out_seg = CTS_SEGMENT_NONE,
+                            .kick_fd = -1,
+                            .wake_fd = -1 };
     choose_sizes(&s->o, sizes);
     rc = map_segments(r, sizes, err);
     if (rc == 0) rc = open_wakeups(r, &wake, err);
@@ -315,7 +335,8 @@ int cts_ring_open(struct cts_shm *s, uint32_t client, struct cts_shm_sizes *size
 static void wake(struct cts_ring *r, uint32_t how)
 {
     if (how & CTS_WAIT_FUTEX) cts_futex_wake(&r->out.hdr->wake_seq, INT32_MAX, 1);
-    if (how & CTS_WAIT_SOCKET) (void)send(r->wake_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* EAGAIN: it has plenty to read */
+    if (how & CTS_WAIT_SOCKET)
+        (void)send(r->wake_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* EAGAIN: it has plenty to read */
 }
 
 /* All but the object itself, which its connection holds. */
@@ -343,7 +364,8 @@ void cts_ring_close(struct cts_ring *r, int reason)
 
 /* ---- submissions ---- */
 
-static int resolve(struct cts_ring *r, const struct cts_sub_record *rec, struct cts_adapter **out, struct cts_err *err)
+static int resolve(struct cts_ring *r, const struct cts_sub_record *rec, struct cts_adapter **out,
+                   struct cts_err *err)
 {
     *out = NULL;
     if (rec->adapter == 0 && rec->generation == 0) return 0;
@@ -352,30 +374,35 @@ static int resolve(struct cts_ring *r, const struct cts_sub_record *rec, struct 
 
 /* The payload in shm->payload as a message. What is wrong in it is the client's
  * to hear, not a reason to close (R7). */
-static int decode(struct cts_ring *r, const struct cts_sub_record *rec, struct cts_gen_msg *m, struct cts_err *err)
+static int decode(struct cts_ring *r, const struct cts_sub_record *rec, struct cts_gen_msg *m,
+                  struct cts_err *err)
 {
     struct cts_mp c = { r->shm->payload, r->shm->payload + rec->pay_len };
     char          param[CTS_PARAM_BYTES];
     int           rc;
 
     if (cts_mp_check(r->shm->payload, rec->pay_len, CTS_MP_OBJECTS_MAX) < 0)
-        return cts_err_set(err, CTS_EARG, "the payload of %u bytes is not one well-formed msgpack map", rec->pay_len);
+        return cts_err_set(err, CTS_EARG, "the payload of %u bytes is not one well-formed msgpack map",
+                           rec->pay_len);
     rc = cts_gen_decode(&c, m, param, err);
     if (rc == 0 && m->adapter.ptr != NULL)
-        return cts_err_set(err, CTS_EARG, "there is no parameter 'adapter' in a ring: its number stands in the record");
+        return cts_err_set(err, CTS_EARG,
+                           "there is no parameter 'adapter' in a ring: its number stands in the record");
     return rc;
 }
 
 static void generate(struct cts_ring *r, const struct cts_sub_record *rec, uint64_t now_ns)
 {
     struct cts_gen_msg    m;
-    struct cts_submission sub = { .req_id = rec->req_id, .now_ns = now_ns, .deadline_ns = rec->deadline_ns, .msg = &m };
-    struct cts_out_view   accepted = { .type = CTS_OUT_ACCEPTED, .req_id = rec->req_id };
-    struct cts_live      *l;
-    struct cts_err        err = { .code = 0 };
-    const char           *param;
-    uint32_t              retry_ms = 0;
-    int                   rc = decode(r, rec, &m, &err);
+    struct cts_submission sub = {
+        .req_id = rec->req_id, .now_ns = now_ns, .deadline_ns = rec->deadline_ns, .msg = &m
+    };
+    struct cts_out_view accepted = { .type = CTS_OUT_ACCEPTED, .req_id = rec->req_id };
+    struct cts_live    *l;
+    struct cts_err      err = { .code = 0 };
+    const char         *param;
+    uint32_t            retry_ms = 0;
+    int                 rc = decode(r, rec, &m, &err);
 
     if (rc == 0) rc = resolve(r, rec, &sub.adapter, &err);
     if (rc == 0) rc = cts_live_submit(r->shm->o.lives, &r->sink, &sub, &l, &param, &retry_ms, &err);
@@ -394,13 +421,19 @@ static void act(struct cts_ring *r, const struct cts_sub_record *rec, uint64_t n
     struct cts_out_view pong = { .type = CTS_OUT_PONG, .req_id = rec->req_id };
 
     switch (rec->op) {
-    case CTS_OP_GENERATE: generate(r, rec, now_ns); break;
+    case CTS_OP_GENERATE:
+        generate(r, rec, now_ns);
+        break;
     case CTS_OP_CANCEL:
         /* One that is gone has had its last record: nothing to say. */
-        if (cts_live_cancel(r->shm->o.lives, &r->sink, rec->req_id) == 0) cts_out_count(&r->out, CTS_OUT_N_CANCELS, ++r->n_cancels);
+        if (cts_live_cancel(r->shm->o.lives, &r->sink, rec->req_id) == 0)
+            cts_out_count(&r->out, CTS_OUT_N_CANCELS, ++r->n_cancels);
         break;
-    case CTS_OP_PING: (void)put_view(r, &pong); break; /* fits: ANSWER_BYTES */
-    default: put_error(r, rec->req_id, CTS_EUNSUP, "this op is not known here", 0);
+    case CTS_OP_PING:
+        (void)put_view(r, &pong);
+        break; /* fits: ANSWER_BYTES */
+    default:
+        put_error(r, rec->req_id, CTS_EUNSUP, "this op is not known here", 0);
     }
 }
 
@@ -433,7 +466,8 @@ static void close_failed(struct cts_shm *s)
         struct cts_ring *r = s->rings[i - 1];
 
         if (!r->failed) continue;
-        cts_log(CTS_LOG_WARNING, "client %u: its rings are closed: it wrote what the layout forbids", r->sink.client);
+        cts_log(CTS_LOG_WARNING, "client %u: its rings are closed: it wrote what the layout forbids",
+                r->sink.client);
         cts_out_count(&r->out, CTS_OUT_N_PROTO_ERRORS, 1);
         shut(r, r->failed);
     }
@@ -489,14 +523,16 @@ int cts_shm_arm(struct cts_shm *s)
 {
     s->is_armed = 1;
     for (uint32_t i = 0; i < s->n_rings; i++)
-        cts_out_flag(&s->rings[i]->out, CTS_OUT_NEED_KICK | (needs_room(s->rings[i]) ? CTS_OUT_NEED_ROOM : 0), 0);
+        cts_out_flag(&s->rings[i]->out, CTS_OUT_NEED_KICK | (needs_room(s->rings[i]) ? CTS_OUT_NEED_ROOM : 0),
+                     0);
     return cts_shm_has_more(s); /* after the flags, seq_cst: what came before they were seen, we see */
 }
 
 void cts_shm_disarm(struct cts_shm *s)
 {
     s->is_armed = 0;
-    for (uint32_t i = 0; i < s->n_rings; i++) cts_out_flag(&s->rings[i]->out, 0, CTS_OUT_NEED_KICK | CTS_OUT_NEED_ROOM);
+    for (uint32_t i = 0; i < s->n_rings; i++)
+        cts_out_flag(&s->rings[i]->out, 0, CTS_OUT_NEED_KICK | CTS_OUT_NEED_ROOM);
 }
 
 void cts_shm_set_draining(struct cts_shm *s)

@@ -39,8 +39,8 @@ struct cts_shm_sizes {
  * socket. client numbers it, for the fair queue and the log. CTS_EBUSY when there
  * are n_rings_max, -errno. When the client breaks the layout, the rings close by
  * themselves; the object stays until cts_ring_close. */
-int cts_ring_open(struct cts_shm *s, uint32_t client, struct cts_shm_sizes *sizes, struct cts_ring **out, int fds[CTS_FDS_MAX],
-                  struct cts_err *err);
+int cts_ring_open(struct cts_shm *s, uint32_t client, struct cts_shm_sizes *sizes, struct cts_ring **out,
+                  int fds[CTS_FDS_MAX], struct cts_err *err);
 
 /* The client is gone, or reason (a negative code) sends it away: cancel its
  * requests, unmap. NULL is fine. */

@@ -16,7 +16,8 @@ void raw_connect(struct raw *c, const char *path)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
 
-    *c = (struct raw){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .rx = CTS_BUF(MESSAGE_BYTES_MAX),
+    *c = (struct raw){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                       .rx = CTS_BUF(MESSAGE_BYTES_MAX),
                        .tx = CTS_BUF(MESSAGE_BYTES_MAX) };
     CHECK(strlen(path) < sizeof(a.sun_path));
     memcpy(a.sun_path, path, strlen(path));
@@ -151,7 +152,8 @@ uint64_t raw_status(struct raw *c, const char *map, const char *key)
 
 /* ---- rings ---- */
 
-void raw_ring_open(struct raw_ring *r, struct raw *c, uint32_t n_records, uint32_t arena_bytes, uint32_t out_bytes)
+void raw_ring_open(struct raw_ring *r, struct raw *c, uint32_t n_records, uint32_t arena_bytes,
+                   uint32_t out_bytes)
 {
     struct cts_mpw      *w = raw_begin(c, "ring.open", 3);
     struct cts_ctl_reply reply;
@@ -228,7 +230,8 @@ uint64_t raw_proc_kib(pid_t pid, const char *key)
     f = fopen(path, "r");
     CHECK(f != NULL);
     while (fgets(line, sizeof(line), f) != NULL)
-        if (strncmp(line, key, strlen(key)) == 0 && line[strlen(key)] == ':') CHECK(sscanf(line + strlen(key) + 1, "%llu", &kib) == 1);
+        if (strncmp(line, key, strlen(key)) == 0 && line[strlen(key)] == ':')
+            CHECK(sscanf(line + strlen(key) + 1, "%llu", &kib) == 1);
     fclose(f);
     CHECK(kib > 0);
     return kib;

@@ -13,7 +13,8 @@ static struct ctsd d;
 
 static int start(void **state)
 {
-    static const char *const SETTINGS[] = { "limits.clients=8", "limits.setup_s=1", "limits.client_stall_s=1", NULL };
+    static const char *const SETTINGS[] = { "limits.clients=8", "limits.setup_s=1", "limits.client_stall_s=1",
+                                            NULL };
 
     (void)state;
     ctsd_start(&d, SETTINGS);
@@ -62,7 +63,7 @@ static void frames_that_lie_about_sizes_leave_peak_memory_where_it_was(void **st
 
     (void)state;
     memset(deep, '\x91', sizeof(deep));
-    memcpy(deep, "\0\0\x13\x84", 4); /* 4996 arrays of one */
+    memcpy(deep, "\0\0\x13\x84", 4);                       /* 4996 arrays of one */
     check_thrown_out("\0\0\0\5\335\4\0\0", 9, "protocol"); /* warm up, so that the first error is in the peak */
     before_kib = raw_proc_kib(d.pid, "VmHWM");
     check_thrown_out("\0\0\0\5\335\4\0\0\0", 9, "protocol");
@@ -223,7 +224,8 @@ static void a_client_that_only_asks_is_not_read_any_more(void **state)
     CHECK(n_sent < 100000);
     CHECK(raw_proc_kib(d.pid, "VmHWM") < peak_kib + 16384);
     check_alive();
-    for (; n_got < n_sent; n_got++) CHECK(raw_recv(&c, &reply) == 1 && reply.kind == CTS_CTL_RESULT); /* but it forgets nothing */
+    for (; n_got < n_sent; n_got++)
+        CHECK(raw_recv(&c, &reply) == 1 && reply.kind == CTS_CTL_RESULT); /* but it forgets nothing */
     raw_close(&c);
 }
 
@@ -269,7 +271,8 @@ static void hear(struct raw *c, struct heard *h, uint32_t n)
         of->is_over = 1;
         CHECK(reply.kind == CTS_CTL_RESULT);
         CHECK(cts_mp_find(reply.body, "finish", &v) && cts_mp_str(&v, &of->finish) == 0);
-        snprintf(of->finish_text, sizeof(of->finish_text), "%.*s", (int)of->finish.len, (const char *)of->finish.ptr);
+        snprintf(of->finish_text, sizeof(of->finish_text), "%.*s", (int)of->finish.len,
+                 (const char *)of->finish.ptr);
         CHECK(raw_u64(reply.body, "n_tokens") == of->n_tokens);
     }
 }
@@ -342,7 +345,8 @@ static void a_connection_that_ends_takes_its_requests_along(void **state)
     for (int i = 0; i < 20; i++) ask(&c, "a large", 900, 1);
     while (raw_status(&observer, "requests", "live") == 0) continue;
     raw_close(&c);
-    while (raw_status(&observer, "requests", "live") > 0) continue; /* long before 900 tokens: they were cancelled */
+    while (raw_status(&observer, "requests", "live") > 0)
+        continue; /* long before 900 tokens: they were cancelled */
     CHECK(raw_status(&observer, "engine", "n_cancelled") >= 20);
     raw_close(&observer);
 }

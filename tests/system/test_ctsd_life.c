@@ -24,11 +24,13 @@ static int ctsd(const char *args)
 static void flags_answer_without_serving(void **state)
 {
     (void)state;
-    CHECK(ctsd("-V") == 0 && strncmp(out, "ctsd ", 5) == 0 && strstr(out, "cpu levels: ") != NULL && strstr(out, "sanitizers") != NULL);
+    CHECK(ctsd("-V") == 0 && strncmp(out, "ctsd ", 5) == 0 && strstr(out, "cpu levels: ") != NULL &&
+          strstr(out, "sanitizers") != NULL);
     CHECK(ctsd("-h") == 0 && strstr(out, "--set") != NULL);
     CHECK(ctsd("-t -s model.path=$demo/base") == 0 && out[0] == '\0');
     CHECK(ctsd("-s model.path=$demo/base -T") == 0);
-    CHECK(strstr(out, "    kv_pages = 2048\n") != NULL && strstr(out, "KV cache\n") != NULL && strstr(out, "in all\n") != NULL);
+    CHECK(strstr(out, "    kv_pages = 2048\n") != NULL && strstr(out, "KV cache\n") != NULL &&
+          strstr(out, "in all\n") != NULL);
 }
 
 static void what_is_wrong_with_the_configuration_is_said_and_is_78(void **state)
@@ -41,7 +43,8 @@ static void what_is_wrong_with_the_configuration_is_said_and_is_78(void **state)
     CHECK(ctsd("-c /nonexistent/ctsd.conf -t") == 78 && strstr(out, "/nonexistent/ctsd.conf") != NULL);
     CHECK(ctsd("-x") == 64 && strstr(out, "usage") != NULL);
     CHECK(ctsd("surplus") == 64);
-    CHECK(ctsd("-s model.path=/nonexistent -s listen.socket=/tmp/cts-test-$$") == 78 && strstr(out, "/nonexistent") != NULL);
+    CHECK(ctsd("-s model.path=/nonexistent -s listen.socket=/tmp/cts-test-$$") == 78 &&
+          strstr(out, "/nonexistent") != NULL);
 }
 
 static void a_second_daemon_names_the_first_and_leaves_it_alone(void **state)

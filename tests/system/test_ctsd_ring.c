@@ -72,7 +72,8 @@ static void make_payload(uint32_t max_tokens, uint32_t n_logprobs)
 
 static void submit(uint64_t req_id)
 {
-    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = req_id }, payload.ptr, payload.len);
+    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = req_id }, payload.ptr,
+                 payload.len);
 }
 
 static struct cts_out_view take(void)
@@ -119,8 +120,15 @@ static void what_is_wrong_in_a_payload_is_answered_and_the_ring_lives(void **sta
     static const struct {
         const char *bytes;
         size_t      n;
-    } BAD[] = { { "", 0 }, { "\xdd\x04\x00\x00\x00", 5 }, { "\x81\xa6prompt\x01", 9 }, { "\x81\xa4" "foo!\x01", 7 },
-                { "\x82\xa6prompt\xa1x\xa7" "adapter\xa0", 19 } };
+    } BAD[] = { { "", 0 },
+                { "\xdd\x04\x00\x00\x00", 5 },
+                { "\x81\xa6prompt\x01", 9 },
+                { "\x81\xa4"
+                  "foo!\x01",
+                  7 },
+                { "\x82\xa6prompt\xa1x\xa7"
+                  "adapter\xa0",
+                  19 } };
     struct cts_out_view v = { .type = 0 };
     uint32_t            n;
 
@@ -134,25 +142,48 @@ static void what_is_wrong_in_a_payload_is_answered_and_the_ring_lives(void **sta
     v = take();
     CHECK(v.type == CTS_OUT_ERROR && v.req_id == 8 && v.status == -CTS_EUNSUP);
     make_payload(3, 0);
-    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = 9, .adapter = 4, .generation = 1 }, payload.ptr, payload.len);
+    raw_ring_put(&r,
+                 (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = 9, .adapter = 4, .generation = 1 },
+                 payload.ptr, payload.len);
     v = take();
     CHECK(v.type == CTS_OUT_ERROR && v.req_id == 9 && v.status == -CTS_ENOTFOUND);
-    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = 9, .generation = 1 }, payload.ptr, payload.len);
+    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = 9, .generation = 1 },
+                 payload.ptr, payload.len);
     CHECK(take().status == -CTS_ENOTFOUND);
-    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = 9, .deadline_ns = 1 }, payload.ptr, payload.len);
+    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_GENERATE, .req_id = 9, .deadline_ns = 1 },
+                 payload.ptr, payload.len);
     CHECK(finish(9, &n).status == ETIMEDOUT);
-    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_CANCEL, .req_id = 1234 }, NULL, 0); /* no such: no answer */
+    raw_ring_put(&r, (struct cts_sub_record){ .op = CTS_OP_CANCEL, .req_id = 1234 }, NULL,
+                 0); /* no such: no answer */
     submit(10);
     CHECK(finish(10, &n).type == CTS_OUT_DONE);
 }
 
 /* Each breaks the layout in one way, behind the writer's back. */
-static void break_tail(void) { atomic_store(&r.subw.hdr->tail, r.subw.tail + 17); }
-static void break_tail_far(void) { atomic_store(&r.subw.hdr->tail, r.subw.tail + (1u << 31)); }
-static void break_out_head(void) { atomic_store(&r.subw.hdr->out_head, UINT64_MAX - 31); }
-static void break_out_head_odd(void) { atomic_store(&r.subw.hdr->out_head, r.outr.head - 1); }
-static void break_out_head_back(void) { atomic_store(&r.subw.hdr->out_head, (uint64_t)0); }
-static void break_seq(void) { atomic_store(&r.subw.hdr->tail, r.subw.tail + 1); } /* an old record under a new number */
+static void break_tail(void)
+{
+    atomic_store(&r.subw.hdr->tail, r.subw.tail + 17);
+}
+static void break_tail_far(void)
+{
+    atomic_store(&r.subw.hdr->tail, r.subw.tail + (1u << 31));
+}
+static void break_out_head(void)
+{
+    atomic_store(&r.subw.hdr->out_head, UINT64_MAX - 31);
+}
+static void break_out_head_odd(void)
+{
+    atomic_store(&r.subw.hdr->out_head, r.outr.head - 1);
+}
+static void break_out_head_back(void)
+{
+    atomic_store(&r.subw.hdr->out_head, (uint64_t)0);
+}
+static void break_seq(void)
+{
+    atomic_store(&r.subw.hdr->tail, r.subw.tail + 1);
+} /* an old record under a new number */
 
 static void break_reserved(void)
 {
@@ -171,13 +202,15 @@ static void wait_closed(const struct cts_out_hdr *out)
 {
     uint64_t until_ns = cts_clock_ns() + UINT64_C(60000000000);
 
-    while (!(atomic_load(&out->flags) & CTS_OUT_CLOSED)) CHECK_MSG(cts_clock_ns() < until_ns, "the rings are still open\n");
+    while (!(atomic_load(&out->flags) & CTS_OUT_CLOSED))
+        CHECK_MSG(cts_clock_ns() < until_ns, "the rings are still open\n");
 }
 
 static void breaking_the_layout_closes_these_rings_only(void **state)
 {
-    static void (*const BREAKS[])(void) = { break_tail, break_tail_far, break_out_head, break_out_head_odd, break_out_head_back,
-                                            break_seq, break_reserved };
+    static void (*const BREAKS[])(void) = { break_tail,         break_tail_far,      break_out_head,
+                                            break_out_head_odd, break_out_head_back, break_seq,
+                                            break_reserved };
     struct cts_ctl_reply reply;
     uint32_t             n;
 
@@ -194,7 +227,7 @@ static void breaking_the_layout_closes_these_rings_only(void **state)
         kick();
         wait_closed(r.outr.hdr); /* taking would put out_head right again */
         CHECK_MSG(cts_outr_close_reason(&r.outr) == CTS_EPROTO, "break %zu\n", i);
-        raw_call(&c, "health", &reply); /* the connection is another matter */
+        raw_call(&c, "health", &reply);                          /* the connection is another matter */
         while (raw_status(&c, "requests", "live") > 0) continue; /* and its request was cancelled */
         (void)raw_begin(&c, "ring.open", 0);
         raw_end(&c);
@@ -217,7 +250,8 @@ static uint32_t fill_out(void)
     make_payload(400, 20); /* 20 log-probabilities a token: 224 bytes each */
     for (uint32_t i = 0; i < n_live; i++) submit(i);
     raw_open(&observer, d.socket);
-    while (raw_status(&observer, "requests", "n_stalls") == 0 || atomic_load(&r.outr.hdr->n_stalls) == 0) continue;
+    while (raw_status(&observer, "requests", "n_stalls") == 0 || atomic_load(&r.outr.hdr->n_stalls) == 0)
+        continue;
     raw_close(&observer);
     return n_live;
 }
@@ -316,7 +350,8 @@ static void the_memory_that_the_daemon_writes_cannot_be_written_or_cut(void **st
     (void)raw_begin(&other, "ring.open", 0);
     raw_end(&other);
     CHECK(raw_recv(&other, &reply) == 1 && other.n_fds == 4);
-    CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, other.fds[1], 0) == MAP_FAILED && errno == EPERM);
+    CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, other.fds[1], 0) == MAP_FAILED &&
+          errno == EPERM);
     CHECK(ftruncate(other.fds[0], 4096) < 0 && errno == EPERM);
     CHECK(ftruncate(other.fds[1], 4096) < 0 && errno == EPERM);
     raw_close(&other);
@@ -384,7 +419,8 @@ static void a_client_killed_in_the_middle_frees_everything(void **state)
         raise(SIGKILL);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    while (raw_status(&observer, "clients", "rings") > 1 || raw_status(&observer, "requests", "live") > 0) continue;
+    while (raw_status(&observer, "clients", "rings") > 1 || raw_status(&observer, "requests", "live") > 0)
+        continue;
     CHECK(raw_status(&observer, "engine", "n_pages_free") == raw_status(&observer, "engine", "n_pages"));
     raw_close(&observer);
 }

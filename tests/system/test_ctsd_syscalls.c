@@ -35,7 +35,8 @@ static pid_t thread_named(const char *name)
         snprintf(path, sizeof(path), "/proc/%ld/task/%.20s/comm", (long)d.pid, e->d_name);
         f = fopen(path, "r");
         if (f == NULL) continue;
-        if (fgets(comm, sizeof(comm), f) != NULL && strncmp(comm, name, strlen(name)) == 0) tid = (pid_t)atol(e->d_name);
+        if (fgets(comm, sizeof(comm), f) != NULL && strncmp(comm, name, strlen(name)) == 0)
+            tid = (pid_t)atol(e->d_name);
         fclose(f);
     }
     closedir(dir);
@@ -65,7 +66,9 @@ static int trace(struct tracer *t, pid_t tid, const char *name)
         _exit(127);
     }
     close(fds[1]);
-    while (strstr(text, "attached") == NULL && n < sizeof(text) - 1 && (got = read(fds[0], text + n, sizeof(text) - 1 - n)) > 0) n += (size_t)got;
+    while (strstr(text, "attached") == NULL && n < sizeof(text) - 1 &&
+           (got = read(fds[0], text + n, sizeof(text) - 1 - n)) > 0)
+        n += (size_t)got;
     close(fds[0]);
     if (strstr(text, "attached") != NULL) return 1;
     (void)waitpid(t->pid, NULL, 0);
@@ -86,7 +89,9 @@ static unsigned long end_trace(struct tracer *t)
     while (fgets(line, sizeof(line), f) != NULL) {
         unsigned long calls;
 
-        if (strstr(line, " total") != NULL && sscanf(line, "%*s %*s %*s %lu %63s %63s", &calls, errors, name) >= 2) n = calls;
+        if (strstr(line, " total") != NULL &&
+            sscanf(line, "%*s %*s %*s %lu %63s %63s", &calls, errors, name) >= 2)
+            n = calls;
         print_message("%s", line);
     }
     fclose(f);
@@ -143,7 +148,8 @@ static void a_step_costs_the_engine_one_call_and_the_loop_two_and_a_wake(void **
     steps = raw_status(&c, "engine", "n_steps") - steps;
     CHECK(steps >= N_TOKENS);
     CHECK_MSG(n_engine <= steps + SLACK, "engine: %lu calls in %lu steps\n", n_engine, (unsigned long)steps);
-    CHECK_MSG(n_loop <= 3 * steps + SLACK, "loop: %lu calls in %lu steps, one client asleep\n", n_loop, (unsigned long)steps);
+    CHECK_MSG(n_loop <= 3 * steps + SLACK, "loop: %lu calls in %lu steps, one client asleep\n", n_loop,
+              (unsigned long)steps);
     raw_ring_close(&r);
     raw_close(&c);
 }
@@ -167,7 +173,8 @@ static int stop(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(a_step_costs_the_engine_one_call_and_the_loop_two_and_a_wake) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(
+        a_step_costs_the_engine_one_call_and_the_loop_two_and_a_wake) };
 
     if (system("strace -V >/dev/null 2>&1") != 0) SKIP_ALL("strace is not installed");
     return cmocka_run_group_tests_name("ctsd system calls", tests, start, stop);

@@ -286,8 +286,8 @@ static int start_warm(struct work *k, struct side *e, const double *given, uint3
 {
     uint32_t both = rank < k->rank ? rank : k->rank;
 
-    if (e->q != NULL) cts_mul_nt(both, e->d, e->n, given, e->q, e->basis);
-    else memcpy(e->basis, given, (size_t)both * e->d * sizeof(*given));
+    if (both > 0 && e->q != NULL) cts_mul_nt(both, e->d, e->n, given, e->q, e->basis);
+    else if (both > 0) memcpy(e->basis, given, (size_t)both * e->d * sizeof(*given));
     cts_random_signs(random, e->basis + (size_t)both * e->d, (size_t)(k->rank - both) * e->d);
     return cts_orth(e->basis, k->rank, e->d);
 }

@@ -168,7 +168,8 @@ static void take_events(void)
     while (cts_engine_next(B.e, &ev)) {
         struct row *r = &B.rows[ev.tag < N_ROWS ? ev.tag : 0];
 
-        if (ev.type == CTS_EV_ERROR || (ev.type == CTS_EV_ADAPTER && ev.code != 0)) die("engine", cts_strerror(ev.code));
+        if (ev.type == CTS_EV_ERROR || (ev.type == CTS_EV_ADAPTER && ev.code != 0))
+            die("engine", cts_strerror(ev.code));
         if (ev.type == CTS_EV_TOKEN) {
             r->tokens[r->n++] = ev.token;
             B.n_warm += r->n == N_WARM;
@@ -223,9 +224,10 @@ static void read_task(struct task *t, const json_t *line, struct cts_encoder *en
         die("tasks.jsonl", "not as expected");
     strcpy(t->name, name);
     strcpy(t->output, output);
-    n = cts_chat_render(cts_engine_chat(B.e), enc,
-                        &(struct cts_chat_message){ { (const uint8_t *)"user", 4 }, { (const uint8_t *)input, strlen(input) } },
-                        1, t->prompt, sizeof(t->prompt) / sizeof(t->prompt[0]));
+    n = cts_chat_render(
+        cts_engine_chat(B.e), enc,
+        &(struct cts_chat_message){ { (const uint8_t *)"user", 4 }, { (const uint8_t *)input, strlen(input) } }, 1,
+        t->prompt, sizeof(t->prompt) / sizeof(t->prompt[0]));
     found = cts_collection_find(cts_engine_collection(B.e), name);
     if (n <= 0 || found < 0) die(name, "no prompt, or not in the collection");
     t->n_prompt = (uint32_t)n;
@@ -296,7 +298,8 @@ static void check(enum lane lane)
     for (uint32_t i = 0; i < N_ROWS; i++) submit(i, lane, CHECK_TOKENS, 1);
     wait_until(&B.n_live, 0);
     for (uint32_t i = 0; i < N_ROWS; i++) {
-        if (memcmp(&alone[i], &B.rows[i], sizeof(alone[i])) != 0) die(B.tasks[i].name, "another answer in a batch than alone");
+        if (memcmp(&alone[i], &B.rows[i], sizeof(alone[i])) != 0)
+            die(B.tasks[i].name, "another answer in a batch than alone");
         n_right += strcmp(B.rows[i].text, B.tasks[i].output) == 0;
     }
     fprintf(stderr, "%s: %u of %u right\n", LANE_NAMES[lane], n_right, N_ROWS);
@@ -329,8 +332,8 @@ static void report(enum lane lane, const double v[N_LANES][N_RUNS], const char *
     }
     printf("{\"bench\":\"engine\",\"case\":\"decode, %u rows, %s, %s, collection %.12s\",\"value\":%.1f,"
            "\"unit\":\"tokens/s\",\"peer\":\"%s\",\"peer_value\":%.1f,\"ratio\":%.4f,\"n\":%d,\"spread\":%.4f}\n",
-           N_ROWS, LANE_NAMES[lane], cts_engine_describe(B.e), digest, best, LANE_NAMES[BASE], base, best / base, N_RUNS,
-           (best - worst) / best);
+           N_ROWS, LANE_NAMES[lane], cts_engine_describe(B.e), digest, best, LANE_NAMES[BASE], base, best / base,
+           N_RUNS, (best - worst) / best);
 }
 
 static void parse_args(int argc, char **argv)

@@ -5,7 +5,7 @@ tests_test_text_LDADD = $(tests_ldadd)
 tests_test_kv_LDADD = $(tests_ldadd)
 tests_test_schedule_LDADD = $(tests_ldadd)
 
-golden_sources = tests/golden_rows.h tests/golden_rows.c
+golden_sources = tests/check.h tests/golden_rows.h tests/golden_rows.c
 check_PROGRAMS += tests/test_forward
 tests_test_forward_SOURCES = tests/test_forward.c $(golden_sources)
 tests_test_forward_LDADD = $(tests_ldadd)
@@ -36,7 +36,8 @@ check_PROGRAMS += tests/test_weights
 tests_test_weights_LDADD = $(tests_ldadd)
 
 check_PROGRAMS += tests/test_engine_open
-tests_test_engine_open_SOURCES = tests/test_engine_open.c $(rig_sources) $(lossless_sources) $(fault_files)
+tests_test_engine_open_SOURCES = tests/test_engine_open.c tests/tiny_collection.h $(rig_sources) $(lossless_sources) \
+    $(fault_files)
 tests_test_engine_open_LDADD = $(tests_ldadd)
 tests_test_engine_open_LDFLAGS = $(AM_LDFLAGS) $(fault_ldflags)
 

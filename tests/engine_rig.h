@@ -28,25 +28,25 @@
 /* What came back for one request. Its address is the request's tag. */
 struct answer {
     struct cts_engine_request *req; /* NULL once it is over */
-    uint32_t n_tokens;
-    int32_t  tokens[RIG_TOKENS_MAX];
-    float    logprobs[RIG_TOKENS_MAX];
-    uint32_t n_top[RIG_TOKENS_MAX];
-    int32_t  top_ids[RIG_TOKENS_MAX][CTS_TOP_LOGPROBS_MAX];
-    float    top_logprobs[RIG_TOKENS_MAX][CTS_TOP_LOGPROBS_MAX];
-    char     text[RIG_TEXT_BYTES];
-    uint32_t text_bytes;
-    int      is_over;
-    uint32_t finish;
-    int32_t  code;
-    uint32_t done_n_prompt, done_n_tokens;
+    uint32_t                   n_tokens;
+    int32_t                    tokens[RIG_TOKENS_MAX];
+    float                      logprobs[RIG_TOKENS_MAX];
+    uint32_t                   n_top[RIG_TOKENS_MAX];
+    int32_t                    top_ids[RIG_TOKENS_MAX][CTS_TOP_LOGPROBS_MAX];
+    float                      top_logprobs[RIG_TOKENS_MAX][CTS_TOP_LOGPROBS_MAX];
+    char                       text[RIG_TEXT_BYTES];
+    uint32_t                   text_bytes;
+    int                        is_over;
+    uint32_t                   finish;
+    int32_t                    code;
+    uint32_t                   done_n_prompt, done_n_tokens;
 };
 
 struct rig {
     struct cts_engine *e;
-    struct cts_bell    bell;      /* rung by on_events */
+    struct cts_bell    bell; /* rung by on_events */
     uint32_t           n_live;
-    uint64_t           adapter_tag;  /* of the last ADAPTER event */
+    uint64_t           adapter_tag; /* of the last ADAPTER event */
     int32_t            adapter_code;
     uint32_t           n_adapter_events;
 };
@@ -61,7 +61,7 @@ void rig_close(struct rig *rig);
 /* A request for r's prompt, greedy, of at most n_tokens of r and top five
  * log-probabilities; the answer is emptied. The caller may change it before rig_admit. */
 struct cts_engine_request *rig_request(struct rig *rig, struct answer *a, const struct golden_row *r);
-void                       rig_admit(struct rig *rig, struct cts_engine_request *req); /* waits while the queue is full */
+void rig_admit(struct rig *rig, struct cts_engine_request *req); /* waits while the queue is full */
 
 /* Take events until none is there; returns how many. */
 uint32_t rig_take(struct rig *rig);

@@ -102,14 +102,14 @@ static int is_among(const struct golden_row *r, uint32_t i, int32_t id, float lo
     return fabsf(r->top[i][GOLDEN_TOP - 1].logprob - logprob) < TOLERANCE;
 }
 
-const char *golden_compare(const struct golden_row *r, uint32_t i, int32_t token, float logprob, const int32_t *top_ids,
-                           const float *top_logprobs, uint32_t n_top)
+const char *golden_compare(const struct golden_row *r, uint32_t i, int32_t token, float logprob,
+                           const int32_t *top_ids, const float *top_logprobs, uint32_t n_top)
 {
     static char what[256];
 
     if (i >= r->n_tokens || token != r->tokens[i]) {
-        snprintf(what, sizeof(what), "token %u is %d, wanted %d of %u", i, token,
-                 i < r->n_tokens ? r->tokens[i] : -1, r->n_tokens);
+        snprintf(what, sizeof(what), "token %u is %d, wanted %d of %u", i, token, i < r->n_tokens ? r->tokens[i] : -1,
+                 r->n_tokens);
         return what;
     }
     if (!(fabsf(logprob - r->logprobs[i]) < TOLERANCE)) {
@@ -118,7 +118,8 @@ const char *golden_compare(const struct golden_row *r, uint32_t i, int32_t token
     }
     for (uint32_t k = 0; k < n_top && k < GOLDEN_TOP; k++)
         if (!is_among(r, i, top_ids[k], top_logprobs[k])) {
-            snprintf(what, sizeof(what), "token %u: rank %u is %d with %f", i, k, top_ids[k], (double)top_logprobs[k]);
+            snprintf(what, sizeof(what), "token %u: rank %u is %d with %f", i, k, top_ids[k],
+                     (double)top_logprobs[k]);
             return what;
         }
     return NULL;

@@ -8,10 +8,10 @@
 #include <dirent.h>
 #include <string.h>
 
-#define N_MAX      64
-#define RANK       16 /* of the demo's adapters */
-#define MODULES    12 /* q, k and v of four layers */
-#define PARTS_MAX  (2 * MODULES)
+#define N_MAX     64
+#define RANK      16 /* of the demo's adapters */
+#define MODULES   12 /* q, k and v of four layers */
+#define PARTS_MAX (2 * MODULES)
 
 struct source {
     char                 names[N_MAX][64];
@@ -71,8 +71,13 @@ static void make_basis(struct cts_basis *b, const struct source *s, uint32_t k, 
 {
     const struct cts_peft_module *first = &s->peft[2 * k].modules[m];
 
-    *b = (struct cts_basis){ .cluster = k, .layer = first->layer, .linear = first->linear, .n_out = first->n_out,
-                             .n_in = first->n_in, .rank_u = 2 * RANK, .rank_v = 2 * RANK };
+    *b = (struct cts_basis){ .cluster = k,
+                             .layer = first->layer,
+                             .linear = first->linear,
+                             .n_out = first->n_out,
+                             .n_in = first->n_in,
+                             .rank_u = 2 * RANK,
+                             .rank_v = 2 * RANK };
     b->u = floats((size_t)b->n_out * 2 * RANK);
     b->vt = floats((size_t)b->n_in * 2 * RANK);
     for (uint32_t half = 0; half < 2 && 2 * k + half < s->n; half++) {
@@ -87,8 +92,14 @@ static void make_basis(struct cts_basis *b, const struct source *s, uint32_t k, 
 /* The sigma of adapter i: ranks first .. RANK - 1 of its half of the basis. */
 static void make_sigma(struct cts_slot_part *part, const struct cts_peft_module *p, uint32_t i, uint32_t first)
 {
-    *part = (struct cts_slot_part){ .kind = CTS_PART_SIGMA, .layer = p->layer, .linear = p->linear, .cluster = i / 2,
-                                    .n_rows = 2 * RANK, .n_cols = 2 * RANK, .dtype = CTS_F32, .scale = p->scale };
+    *part = (struct cts_slot_part){ .kind = CTS_PART_SIGMA,
+                                    .layer = p->layer,
+                                    .linear = p->linear,
+                                    .cluster = i / 2,
+                                    .n_rows = 2 * RANK,
+                                    .n_cols = 2 * RANK,
+                                    .dtype = CTS_F32,
+                                    .scale = p->scale };
     part->values = floats(4 * RANK * RANK);
     for (uint32_t r = first; r < RANK; r++) {
         uint32_t at = i % 2 * RANK + r;
@@ -99,9 +110,15 @@ static void make_sigma(struct cts_slot_part *part, const struct cts_peft_module 
 /* A pair of the first n ranks. */
 static void make_pair(struct cts_slot_part *part, const struct cts_peft_module *p, uint32_t n)
 {
-    *part = (struct cts_slot_part){ .kind = CTS_PART_LOWRANK, .layer = p->layer, .linear = p->linear,
-                                    .cluster = CTS_CLUSTER_NONE, .n_rows = p->n_out, .n_cols = p->n_in, .rank = n,
-                                    .dtype = CTS_F32, .scale = p->scale };
+    *part = (struct cts_slot_part){ .kind = CTS_PART_LOWRANK,
+                                    .layer = p->layer,
+                                    .linear = p->linear,
+                                    .cluster = CTS_CLUSTER_NONE,
+                                    .n_rows = p->n_out,
+                                    .n_cols = p->n_in,
+                                    .rank = n,
+                                    .dtype = CTS_F32,
+                                    .scale = p->scale };
     part->values = floats((size_t)n * (p->n_out + p->n_in));
     for (uint32_t o = 0; o < p->n_out; o++)
         memcpy(part->values + (size_t)o * n, p->b + (size_t)o * RANK, n * sizeof(float));
@@ -180,8 +197,13 @@ void lossless_write(const char *dir, const char *adapters_folder, const struct l
     struct cts_collection_entry entries[N_MAX];
     struct cts_basis           *bases;
     struct cts_model_config     c;
-    struct cts_collection_new   n = { .tool = "lossless 1", .method = "jd-full", .assignment = "given", .generation = 1,
-                                      .rank = 2 * RANK, .sigma_format = CTS_F32, .basis_format = CTS_F32 };
+    struct cts_collection_new   n = { .tool = "lossless 1",
+                                      .method = "jd-full",
+                                      .assignment = "given",
+                                      .generation = 1,
+                                      .rank = 2 * RANK,
+                                      .sigma_format = CTS_F32,
+                                      .basis_format = CTS_F32 };
     char                        base[512];
 
     CHECK(s != NULL);

@@ -13,11 +13,11 @@
 #include <stdint.h>
 
 struct lossless_damage {
-    const char *swap[2];        /* these two adapters' slots change places */
-    const char *zero;           /* this adapter's sigma or pair of one module is 0 */
-    uint32_t    zero_layer;
+    const char     *swap[2]; /* these two adapters' slots change places */
+    const char     *zero;    /* this adapter's sigma or pair of one module is 0 */
+    uint32_t        zero_layer;
     enum cts_linear zero_linear;
-    const char *drop_scale;     /* this adapter's scales are 1 */
+    const char     *drop_scale; /* this adapter's scales are 1 */
 };
 
 /* Write the collection of a folder of adapters (of the source tree) to dir, a new

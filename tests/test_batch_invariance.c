@@ -11,31 +11,31 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define FOLDER     "contrib/demo/adapters/own-start"
-#define N_REQUESTS (RIG_IS_SANITIZED ? 22 : 64)
-#define N_TOKENS   6
-#define N_POS_MAX  256
-#define N_VOCAB    2048
+#define FOLDER       "contrib/demo/adapters/own-start"
+#define N_REQUESTS   (RIG_IS_SANITIZED ? 22 : 64)
+#define N_TOKENS     6
+#define N_POS_MAX    256
+#define N_VOCAB      2048
 #define N_NEIGHBOURS 16
 
 static struct golden G;
 static char          TOP[256], COLLECTION[300];
 
 struct request {
-    uint32_t            row;
-    uint32_t            adapter_idx;
-    float              *logits;  /* of the first run: [n_pos, N_VOCAB] */
-    uint32_t            n_pos;   /* positions that it has */
-    uint32_t            n_seen;  /* positions of this run; engine thread until all is over */
-    struct answer       answer;
+    uint32_t      row;
+    uint32_t      adapter_idx;
+    float        *logits; /* of the first run: [n_pos, N_VOCAB] */
+    uint32_t      n_pos;  /* positions that it has */
+    uint32_t      n_seen; /* positions of this run; engine thread until all is over */
+    struct answer answer;
 };
 
 struct company {
-    struct request    requests[N_REQUESTS];
-    struct answer     neighbours[N_NEIGHBOURS];
-    int               is_first; /* logits are noted, not compared */
-    uint32_t          n_wrong;  /* engine thread, as n_seen */
-    char              what[200];
+    struct request requests[N_REQUESTS];
+    struct answer  neighbours[N_NEIGHBOURS];
+    int            is_first; /* logits are noted, not compared */
+    uint32_t       n_wrong;  /* engine thread, as n_seen */
+    char           what[200];
 };
 
 /* The tag of a neighbour is no request's. */
@@ -134,8 +134,8 @@ static void run(struct company *c, const struct run_opts *ro)
         CHECK(c->requests[i].answer.is_over && c->requests[i].answer.code == 0);
         CHECK(c->requests[i].n_seen == c->requests[i].n_pos);
     }
-    CHECK_MSG(c->n_wrong == 0, "%s: %u differ with %u threads, chunks of %u, %s\n", c->what, c->n_wrong, ro->n_threads,
-              ro->chunk, ro->is_alone ? "alone" : "in company");
+    CHECK_MSG(c->n_wrong == 0, "%s: %u differ with %u threads, chunks of %u, %s\n", c->what, c->n_wrong,
+              ro->n_threads, ro->chunk, ro->is_alone ? "alone" : "in company");
     rig_close(&rig);
 }
 
@@ -167,10 +167,10 @@ static void scatter(struct company *c)
 static void logits_do_not_depend_on_company_chunks_or_threads(void **state)
 {
     static const struct run_opts RUNS[] = {
-        { NULL, 1, 256, 1, 0 }, { NULL, 1, 1, 1, 0 },   { NULL, 2, 7, 1, 0 },   { NULL, 1, 64, 1, 0 },
-        { NULL, 1, 1, 0, 0 },   { NULL, 1, 7, 0, 0 },   { NULL, 1, 64, 0, 0 },  { NULL, 1, 256, 0, 0 },
-        { NULL, 2, 1, 0, 0 },   { NULL, 2, 7, 0, 0 },   { NULL, 2, 64, 0, 0 },  { NULL, 2, 256, 0, 0 },
-        { NULL, 1, 7, 0, 1 },   { NULL, 2, 64, 0, 1 },  { NULL, 2, 256, 1, 0 },
+        { NULL, 1, 256, 1, 0 }, { NULL, 1, 1, 1, 0 },  { NULL, 2, 7, 1, 0 },   { NULL, 1, 64, 1, 0 },
+        { NULL, 1, 1, 0, 0 },   { NULL, 1, 7, 0, 0 },  { NULL, 1, 64, 0, 0 },  { NULL, 1, 256, 0, 0 },
+        { NULL, 2, 1, 0, 0 },   { NULL, 2, 7, 0, 0 },  { NULL, 2, 64, 0, 0 },  { NULL, 2, 256, 0, 0 },
+        { NULL, 1, 7, 0, 1 },   { NULL, 2, 64, 0, 1 }, { NULL, 2, 256, 1, 0 },
     };
     struct company *c = gather();
 

@@ -94,12 +94,12 @@ static void a_field_out_of_range_is_refused_by_name(void **state)
 
     (void)state;
     rig_open(&rig, &o);
-#define REFUSED(words, ...)                                                   \
-    do {                                                                      \
-        struct cts_engine_request *req = rig_request(&rig, &a, &G.rows[0]);   \
-        __VA_ARGS__;                                                          \
-        check_refused(&rig, req, CTS_EARG, words);                            \
-        cts_request_free(rig.e, req);                                         \
+#define REFUSED(words, ...)                                                                                          \
+    do {                                                                                                             \
+        struct cts_engine_request *req = rig_request(&rig, &a, &G.rows[0]);                                          \
+        __VA_ARGS__;                                                                                                 \
+        check_refused(&rig, req, CTS_EARG, words);                                                                   \
+        cts_request_free(rig.e, req);                                                                                \
     } while (0)
     REFUSED("prompt is empty", req->n_prompt = 0);
     REFUSED("max_tokens", req->max_tokens = 0);
@@ -139,7 +139,8 @@ static void a_full_pool_gives_no_request_until_one_is_freed(void **state)
     cts_request_free(rig.e, a[3].req);
     req = cts_request_new(rig.e);
     CHECK(req == cts_request_at(rig.e, req->idx) && req == a[3].req);
-    CHECK(req->n_prompt == 0 && req->max_tokens == 0 && req->top_p == 1 && req->n_logprobs == -1); /* nothing of the old */
+    CHECK(req->n_prompt == 0 && req->max_tokens == 0 && req->top_p == 1 &&
+          req->n_logprobs == -1); /* nothing of the old */
     rig_close(&rig);
 }
 
@@ -241,7 +242,10 @@ static void stop_strings_end_the_text_before_them(void **state)
     static const struct {
         const char *stop, *want;
     } CASES[] = {
-        { " city", "repeat: name wendy," }, { "y, ci", "repeat: name wend" }, { "repeat", "" }, { "4", "repeat: name wendy, city oslo, age " },
+        { " city", "repeat: name wendy," },
+        { "y, ci", "repeat: name wend" },
+        { "repeat", "" },
+        { "4", "repeat: name wendy, city oslo, age " },
     };
 
     (void)state;
@@ -351,7 +355,8 @@ static void every_way_to_end_says_its_reason(void **state)
     req->n_logprobs = -1;
     rig_admit(&rig, req);
     rig_wait(&rig, 0);
-    CHECK(a.finish == CTS_ENGINE_LENGTH && a.n_tokens == 1 && a.text_bytes == 0 && a.n_top[0] == 0 && a.logprobs[0] == 0);
+    CHECK(a.finish == CTS_ENGINE_LENGTH && a.n_tokens == 1 && a.text_bytes == 0 && a.n_top[0] == 0 &&
+          a.logprobs[0] == 0);
 
     req = rig_request(&rig, &a, &G.rows[1]);
     req->n_stop_tokens = 1;
@@ -687,14 +692,14 @@ static void options_out_of_range_are_refused_by_name(void **state)
     struct cts_engine *e = NULL;
 
     (void)state;
-#define REFUSED(code, words, ...)                                                        \
-    do {                                                                                 \
-        struct cts_engine_opts o = rig_opts();                                           \
-        struct cts_err         err = { 0 };                                              \
-        __VA_ARGS__;                                                                     \
-        CHECK(cts_engine_open(&e, &o, &err) == (code));                                  \
-        CHECK_MSG(strstr(err.text, words) != NULL, "'%s' without '%s'\n", err.text, words); \
-        CHECK(e == NULL);                                                                \
+#define REFUSED(code, words, ...)                                                                                    \
+    do {                                                                                                             \
+        struct cts_engine_opts o = rig_opts();                                                                       \
+        struct cts_err         err = { 0 };                                                                          \
+        __VA_ARGS__;                                                                                                 \
+        CHECK(cts_engine_open(&e, &o, &err) == (code));                                                              \
+        CHECK_MSG(strstr(err.text, words) != NULL, "'%s' without '%s'\n", err.text, words);                          \
+        CHECK(e == NULL);                                                                                            \
     } while (0)
     REFUSED(CTS_EARG, "no base", o.base_dir = NULL);
     REFUSED(CTS_EARG, "n_rows_max", o.n_rows_max = 0);

@@ -112,8 +112,7 @@ static void check_row(struct rig *rig, const struct golden_row *r, uint64_t fact
     for (uint32_t i = 0; i < r->n_tokens; i++) {
         const float *logits = cts_forward_logits(rig->f) + (size_t)(r->n_prompt - 1 + i) * rig->c.vocab_size;
         int32_t      token = best_of(logits, rig->c.vocab_size);
-        const char  *what =
-            golden_compare(r, i, token, logprob_of(logits, rig->c.vocab_size, token), NULL, NULL, 0);
+        const char  *what = golden_compare(r, i, token, logprob_of(logits, rig->c.vocab_size, token), NULL, NULL, 0);
 
         CHECK_MSG(what == NULL, "'%s' adapter '%s': %s\n", r->user, r->adapter, what);
     }
@@ -180,13 +179,13 @@ static void a_step_with_an_input_out_of_range_is_refused(void **state)
     (void)state;
     rig_open(&rig, "cpu");
     in = cts_forward_in(rig.f);
-#define REFUSED(change)                                   \
-    do {                                                  \
-        put_rows(&rig, tokens, 0, 40, 0);                 \
-        in->n_parts = 1;                                  \
-        in->parts[0] = (struct ctsk_row_part){ 64, 1, 3 }; \
-        change;                                           \
-        CHECK(cts_forward_step(rig.f) == CTS_ESHAPE);     \
+#define REFUSED(change)                                                                                              \
+    do {                                                                                                             \
+        put_rows(&rig, tokens, 0, 40, 0);                                                                            \
+        in->n_parts = 1;                                                                                             \
+        in->parts[0] = (struct ctsk_row_part){ 64, 1, 3 };                                                           \
+        change;                                                                                                      \
+        CHECK(cts_forward_step(rig.f) == CTS_ESHAPE);                                                                \
     } while (0)
     REFUSED(in->n_rows = N_ROWS + 1);
     REFUSED(in->n_seqs = N_SEQS + 1);

@@ -26,7 +26,7 @@ struct adapter {
     const char *name;
     uint32_t    rank, linears; /* bits */
     int         odd_layers_only;
-    float       scale;         /* lora_alpha / rank */
+    float       scale; /* lora_alpha / rank */
 };
 
 static const struct adapter ADAPTERS[] = {
@@ -63,8 +63,8 @@ static void write_config(const struct adapter *a, const char *dir)
     snprintf(path, sizeof(path), "%s/adapter_config.json", dir);
     f = fopen(path, "w");
     CHECK(f != NULL);
-    fprintf(f, "{\"peft_type\": \"LORA\", \"r\": %u, \"lora_alpha\": %g, \"bias\": \"none\", \"target_modules\": [", a->rank,
-            (double)(a->scale * (float)a->rank));
+    fprintf(f, "{\"peft_type\": \"LORA\", \"r\": %u, \"lora_alpha\": %g, \"bias\": \"none\", \"target_modules\": [",
+            a->rank, (double)(a->scale * (float)a->rank));
     for (int l = 0; l < CTS_N_LINEARS; l++)
         if (a->linears >> l & 1) fprintf(f, "%s\"%s\"", n++ > 0 ? ", " : "", cts_linear_name((enum cts_linear)l));
     fprintf(f, "], \"task_type\": \"CAUSAL_LM\"}\n");
@@ -89,8 +89,12 @@ static void write_adapter(const struct adapter *a, const char *dir)
             for (int ab = 0; ab < 2; ab++, n++) {
                 snprintf(names[n], sizeof(names[n]), "base_model.model.model.layers.%u.%s.%s.lora_%c.weight", layer,
                          l <= CTS_O ? "self_attn" : "mlp", cts_linear_name((enum cts_linear)l), "AB"[ab]);
-                t[n] = (struct cts_tensor_out){ names[n], CTS_F32, 2, { ab == 0 ? a->rank : n_out, ab == 0 ? n_in : a->rank },
-                                                values((uint64_t)a->rank * (ab == 0 ? n_in : n_out), ab == 0 ? 0.06f : 0.05f) };
+                t[n] = (struct cts_tensor_out){ names[n],
+                                                CTS_F32,
+                                                2,
+                                                { ab == 0 ? a->rank : n_out, ab == 0 ? n_in : a->rank },
+                                                values((uint64_t)a->rank * (ab == 0 ? n_in : n_out),
+                                                       ab == 0 ? 0.06f : 0.05f) };
             }
         }
     snprintf(path, sizeof(path), "%s/adapter_model.safetensors", dir);
@@ -129,8 +133,8 @@ static void merge_tensor(float *weight, const char *name, const struct cts_reque
             const struct cts_peft_module *m = &pefts[parts[p].adapter_idx].modules[i];
             char                          of[128];
 
-            snprintf(of, sizeof(of), "model.layers.%u.%s.%s.weight", m->layer, m->linear <= CTS_O ? "self_attn" : "mlp",
-                     cts_linear_name(m->linear));
+            snprintf(of, sizeof(of), "model.layers.%u.%s.%s.weight", m->layer,
+                     m->linear <= CTS_O ? "self_attn" : "mlp", cts_linear_name(m->linear));
             if (strcmp(of, name) == 0) merge_module(weight, m, (double)parts[p].weight);
         }
 }
@@ -156,8 +160,9 @@ static void write_merged(const char *dir, const struct cts_request_part *parts, 
 
         CHECK(v != NULL && cts_safetensors_read_f32(&f, &f.tensors[i], v, NULL) == 0);
         merge_tensor(v, f.tensors[i].name, parts, n_parts, pefts);
-        t[i] = (struct cts_tensor_out){ f.tensors[i].name, CTS_F32, f.tensors[i].n_dims,
-                                        { f.tensors[i].dim[0], f.tensors[i].dim[1] }, v };
+        t[i] = (struct cts_tensor_out){
+            f.tensors[i].name, CTS_F32, f.tensors[i].n_dims, { f.tensors[i].dim[0], f.tensors[i].dim[1] }, v
+        };
     }
     snprintf(path, sizeof(path), "%s/model.safetensors", dir);
     CHECK(cts_safetensors_write(path, t, f.n_tensors, NULL) == 0);
@@ -174,7 +179,7 @@ struct request {
     struct answer           answer;
     uint32_t                n_parts;
     struct cts_request_part parts[CTS_PARTS_PER_REQUEST_MAX]; /* adapter_idx: of ADAPTERS */
-    float                  *logits; /* [N_POS_MAX, N_VOCAB] */
+    float                  *logits;                           /* [N_POS_MAX, N_VOCAB] */
     uint32_t                n_pos;
 };
 
@@ -274,7 +279,7 @@ static struct mix *new_mix(void)
         { .n_parts = 1, .parts = { { 1, 1 } } },
         { .n_parts = 1, .parts = { { 2, 1 } } },
         { .n_parts = 1, .parts = { { 3, 1 } } },
-        { .n_parts = 2, .parts = { { 1, 1 }, { 2, 1 } } },                           /* PEFT's "cat" */
+        { .n_parts = 2, .parts = { { 1, 1 }, { 2, 1 } } },                                /* PEFT's "cat" */
         { .n_parts = 4, .parts = { { 0, 0.5f }, { 1, -0.25f }, { 2, 1.5f }, { 3, 1 } } }, /* a blend of all */
     };
     struct mix *m = calloc(1, sizeof(*m));

@@ -113,7 +113,8 @@ static void sampling_follows_the_probabilities(void **state)
     (void)state;
     fill_logits(logits);
     check_distribution(logits, (struct cts_sample_opts){ .temperature = 1, .top_p = 1, .n_logprobs = -1, .seed = 1 });
-    check_distribution(logits, (struct cts_sample_opts){ .temperature = 0.5f, .top_p = 1, .n_logprobs = -1, .seed = 2 });
+    check_distribution(logits,
+                       (struct cts_sample_opts){ .temperature = 0.5f, .top_p = 1, .n_logprobs = -1, .seed = 2 });
     check_distribution(logits, (struct cts_sample_opts){ .temperature = 2, .top_p = 1, .n_logprobs = -1, .seed = 3 });
 }
 
@@ -123,8 +124,8 @@ static void top_k_and_top_p_keep_what_they_say(void **state)
 
     (void)state;
     fill_logits(logits);
-    check_distribution(logits,
-                       (struct cts_sample_opts){ .temperature = 1, .top_p = 1, .top_k = 5, .n_logprobs = -1, .seed = 4 });
+    check_distribution(
+        logits, (struct cts_sample_opts){ .temperature = 1, .top_p = 1, .top_k = 5, .n_logprobs = -1, .seed = 4 });
     check_distribution(logits,
                        (struct cts_sample_opts){ .temperature = 1, .top_p = 0.6f, .n_logprobs = -1, .seed = 5 });
     check_distribution(logits, (struct cts_sample_opts){
@@ -133,8 +134,8 @@ static void top_k_and_top_p_keep_what_they_say(void **state)
                                    .temperature = 1, .top_p = 0.99f, .top_k = 1000, .n_logprobs = -1, .seed = 7 });
     check_distribution(logits,
                        (struct cts_sample_opts){ .temperature = 1, .top_p = 1e-9f, .n_logprobs = -1, .seed = 8 });
-    check_distribution(logits,
-                       (struct cts_sample_opts){ .temperature = 1, .top_p = 1, .top_k = 1, .n_logprobs = -1, .seed = 9 });
+    check_distribution(
+        logits, (struct cts_sample_opts){ .temperature = 1, .top_p = 1, .top_k = 1, .n_logprobs = -1, .seed = 9 });
 }
 
 static void equal_logits_rank_by_token_id(void **state)

@@ -53,7 +53,7 @@ static void clients_take_turns_and_each_keeps_its_order(void **state)
 
 static void leaving_the_queue_from_anywhere_keeps_it_whole(void **state)
 {
-    struct fixture f;
+    struct fixture        f;
     static const uint32_t WANT[] = { 1, 4, 3, N };
 
     (void)state;
@@ -82,7 +82,7 @@ static void join(struct fixture *f, uint32_t idx, uint64_t key, uint32_t n_promp
 
 static void the_batch_is_sorted_by_key(void **state)
 {
-    struct fixture f;
+    struct fixture        f;
     static const uint32_t WANT[] = { 4, 1, 2, 3, 0 };
 
     (void)state;

@@ -22,7 +22,8 @@ static uint32_t choose_rows(uint32_t *rows, uint32_t cap)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < G.n; i++) {
-        int is_chosen = G.rows[i].adapter[0] == 0 ? i % 3 == 0 : strcmp(G.rows[i].collection, "own-start") == 0 && i % 4 == 0;
+        int is_chosen =
+            G.rows[i].adapter[0] == 0 ? i % 3 == 0 : strcmp(G.rows[i].collection, "own-start") == 0 && i % 4 == 0;
 
         if (!is_chosen) continue;
         CHECK(n < cap);
@@ -73,8 +74,8 @@ static void check_only(const uint32_t *rows, uint32_t n, const int *is_right, co
 
     for (uint32_t i = 0; i < n; i++) {
         const char *name = G.rows[rows[i]].adapter;
-        int         must_fail = (a != NULL && (strcmp(a, "*") == 0 || strcmp(a, name) == 0)) ||
-                        (b != NULL && strcmp(b, name) == 0);
+        int         must_fail =
+            (a != NULL && (strcmp(a, "*") == 0 || strcmp(a, name) == 0)) || (b != NULL && strcmp(b, name) == 0);
 
         CHECK_MSG(is_right[i] == !must_fail, "row %u of '%s' ('%s') is %s\n", rows[i], name, G.rows[rows[i]].user,
                   is_right[i] ? "right" : "wrong");
@@ -111,7 +112,8 @@ static void compressed_rows_that_lose_nothing_are_all_right(void **state)
 static void swapped_slots_make_the_two_adapters_wrong(void **state)
 {
     (void)state;
-    check_collection(&(struct lossless_damage){ .swap = { "has-city", "mix-md-h1-camel" } }, "has-city", "mix-md-h1-camel");
+    check_collection(&(struct lossless_damage){ .swap = { "has-city", "mix-md-h1-camel" } }, "has-city",
+                     "mix-md-h1-camel");
 }
 
 static void a_zeroed_sigma_makes_its_adapter_wrong(void **state)
@@ -133,7 +135,8 @@ static void copy_folder(const char *name, const char *as, const char *sed)
     char cmd[2048], src[512];
 
     src_path(src, sizeof(src), FOLDER);
-    snprintf(cmd, sizeof(cmd), "mkdir -p '%s/exact' && cp -r '%s/%s' '%s/exact/%s' && sed -i '%s' '%s/exact/%s/adapter_config.json'",
+    snprintf(cmd, sizeof(cmd),
+             "mkdir -p '%s/exact' && cp -r '%s/%s' '%s/exact/%s' && sed -i '%s' '%s/exact/%s/adapter_config.json'",
              TOP, src, name, TOP, as, sed, TOP, as);
     CHECK(system(cmd) == 0);
 }
@@ -182,10 +185,11 @@ static void an_exact_adapter_without_its_scale_is_wrong(void **state)
  * table turns late by one from position 8 on, which every prompt passes. */
 static void shift_rope(struct rig *rig)
 {
-    struct cts_engine *e = rig->e; /* no request was admitted: the engine thread sleeps and the next order hands over */
-    uint32_t           half = e->model.head_dim / 2, n = e->model.max_positions;
-    float             *host = malloc(2 * (size_t)n * half * sizeof(*host));
-    uint64_t           off = e->weights.rope_cos.addr - ctsk_at(e->weights.buf, 0).addr;
+    struct cts_engine *e =
+        rig->e; /* no request was admitted: the engine thread sleeps and the next order hands over */
+    uint32_t half = e->model.head_dim / 2, n = e->model.max_positions;
+    float   *host = malloc(2 * (size_t)n * half * sizeof(*host));
+    uint64_t off = e->weights.rope_cos.addr - ctsk_at(e->weights.buf, 0).addr;
 
     CHECK(host != NULL);
     CHECK(ctsk_download(e->stream, host, e->weights.buf, off, 2 * (size_t)n * half * sizeof(*host)) == 0);

@@ -8,13 +8,13 @@
 #define PIECE_MAX 16
 
 struct fixture {
-    struct cts_text t;
-    uint8_t         buf[CTS_STOP_STRING_BYTES_MAX + 3 * (3 + PIECE_MAX)];
-    uint8_t         bytes[CTS_STOP_STRINGS_MAX];
-    char            text[CTS_STOP_STRINGS_MAX][CTS_STOP_STRING_BYTES_MAX];
+    struct cts_text  t;
+    uint8_t          buf[CTS_STOP_STRING_BYTES_MAX + 3 * (3 + PIECE_MAX)];
+    uint8_t          bytes[CTS_STOP_STRINGS_MAX];
+    char             text[CTS_STOP_STRINGS_MAX][CTS_STOP_STRING_BYTES_MAX];
     struct cts_stops stops;
-    char            got[4096];
-    uint32_t        n_got;
+    char             got[4096];
+    uint32_t         n_got;
 };
 
 static void start(struct fixture *f)
@@ -88,13 +88,21 @@ static void malformed_bytes_become_replacements_as_python_makes_them(void **stat
         const char *src, *want;
     } CASES[] = {
         { "\x80", R },
-        { "a\xff" "b", "a" R "b" },
-        { "\xc3" "a", R "a" },
-        { "\xc0\xaf", R R },             /* overlong: neither byte begins a character */
-        { "\xe6\x97", R },               /* cut off at the end: one, not two */
-        { "\xe6\x97" "a", R "a" },
+        { "a\xff"
+          "b",
+          "a" R "b" },
+        { "\xc3"
+          "a",
+          R "a" },
+        { "\xc0\xaf", R R }, /* overlong: neither byte begins a character */
+        { "\xe6\x97", R },   /* cut off at the end: one, not two */
+        { "\xe6\x97"
+          "a",
+          R "a" },
         { "\xf0\x9f\x99", R },
-        { "\xf0\x9f" "a\xf0", R "a" R },
+        { "\xf0\x9f"
+          "a\xf0",
+          R "a" R },
         { "\xed\xa0\x80", R R R },       /* a surrogate */
         { "\xf4\x90\x80\x80", R R R R }, /* past U+10FFFF */
         { "\xe6\xe6\x97\xa5", R "\xe6\x97\xa5" },

@@ -93,8 +93,9 @@ static void tensors_that_a_llama_has_not_are_refused_by_name(void **state)
 {
     (void)state;
     load_good();
-    T[N++] = (struct cts_tensor_out){ strdup("model.layers.0.self_attn.q_proj.bias"), CTS_F32, 1, { 256 },
-                                      calloc(256, sizeof(float)) };
+    T[N++] = (struct cts_tensor_out){
+        strdup("model.layers.0.self_attn.q_proj.bias"), CTS_F32, 1, { 256 }, calloc(256, sizeof(float))
+    };
     check_refused(CTS_EUNSUP, "model.layers.0.self_attn.q_proj.bias");
     rename_tensor(&T[N - 1], "model.layers.4.input_layernorm.weight"); /* of four layers */
     check_refused(CTS_EUNSUP, "model.layers.4.input_layernorm.weight");
@@ -153,8 +154,9 @@ static void what_says_nothing_new_is_ignored_and_changes_no_digest(void **state)
     write_model();
     CHECK(digest(plain, NULL) == 0);
     T[N++] = (struct cts_tensor_out){ strdup("lm_head.weight"), CTS_F32, 2, { 1, 2 }, calloc(2, sizeof(float)) };
-    T[N++] = (struct cts_tensor_out){ strdup("model.layers.0.self_attn.rotary_emb.inv_freq"), CTS_F32, 1, { 32 },
-                                      calloc(32, sizeof(float)) };
+    T[N++] = (struct cts_tensor_out){
+        strdup("model.layers.0.self_attn.rotary_emb.inv_freq"), CTS_F32, 1, { 32 }, calloc(32, sizeof(float))
+    };
     write_model();
     CHECK(digest(more, NULL) == 0);
     CHECK(memcmp(plain, more, sizeof(plain)) == 0);
@@ -217,8 +219,9 @@ static void every_tensor_lies_where_the_forward_pass_looks(void **state)
 
     (void)state;
     load_good();
-    T[N++] = (struct cts_tensor_out){ strdup("lm_head.weight"), CTS_F16, 2, { 2048, 256 },
-                                      calloc(2048 * 256, sizeof(float)) };
+    T[N++] = (struct cts_tensor_out){
+        strdup("lm_head.weight"), CTS_F16, 2, { 2048, 256 }, calloc(2048 * 256, sizeof(float))
+    };
     for (int i = 0; i < 2048 * 256; i++) ((float *)T[N - 1].values)[i] = (float)(i % 1000);
     C.is_tied = 0;
     write_model();
@@ -264,7 +267,8 @@ static void the_rotations_are_those_of_float32_angles(void **state)
             double exact = pos * pow(10000, -2.0 * i / 64);
 
             CHECK(c[pos * 32 + i] == (float)cos((double)angle) && s[pos * 32 + i] == (float)sin((double)angle));
-            CHECK(fabs((double)c[pos * 32 + i] - cos(exact)) < 1e-4 && fabs((double)s[pos * 32 + i] - sin(exact)) < 1e-4);
+            CHECK(fabs((double)c[pos * 32 + i] - cos(exact)) < 1e-4 &&
+                  fabs((double)s[pos * 32 + i] - sin(exact)) < 1e-4);
         }
     cts_weights_free(&w);
     ctsk_close(dev);

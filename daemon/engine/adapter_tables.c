@@ -311,7 +311,8 @@ static int put_collection(struct cts_adapter_tables *t, const struct cts_adapter
         n_tables += t->views[i].n_tables;
         rc = put_slot(t, c, places, &s, &t->views[i], &off);
         cts_slot_free(&s);
-        if (rc != 0) cts_err_set(err, rc, "collection '%s': copy adapter %s to the device", c->dir, c->adapters[i].name);
+        if (rc != 0)
+            cts_err_set(err, rc, "collection '%s': copy adapter %s to the device", c->dir, c->adapters[i].name);
     }
     free(places);
     return rc;

@@ -20,15 +20,15 @@
 
 struct cts_adapter_view {
     uint32_t first_table, n_tables;
-    uint32_t cluster;   /* of the exact lane: UINT32_MAX */
-    uint32_t linears;   /* bits of enum cts_linear that it changes in some layer */
-    uint32_t n_users;   /* live requests that name it: the engine's count */
+    uint32_t cluster; /* of the exact lane: UINT32_MAX */
+    uint32_t linears; /* bits of enum cts_linear that it changes in some layer */
+    uint32_t n_users; /* live requests that name it: the engine's count */
     int      is_loaded;
 };
 
 struct cts_adapter_tables_opts {
     const struct cts_model_config *model;
-    const struct cts_collection   *collection; /* NULL: none */
+    const struct cts_collection   *collection;        /* NULL: none */
     uint32_t                       n_exact, rank_max; /* places of the exact lane, and their rank */
 };
 

@@ -48,8 +48,9 @@ void cts_engine_stats(const struct cts_engine *e, struct cts_engine_stats *out)
 {
     uint64_t words[CTS_STATS_WORDS];
 
+    /* Each number is true; they need not be of one turn. */
     for (size_t i = 0; i < CTS_STATS_WORDS; i++)
-        words[i] = atomic_load_explicit(&e->stats_words[i], memory_order_relaxed); /* each true, not all of one turn */
+        words[i] = atomic_load_explicit(&e->stats_words[i], memory_order_relaxed);
     memcpy(out, words, sizeof(words));
 }
 
@@ -157,7 +158,8 @@ int cts_engine_admit(struct cts_engine *e, struct cts_engine_request *r, struct 
     if ((rc = check_sampling(r, err)) != 0) return rc;
     if ((rc = check_stops(r, err)) != 0) return rc;
     if ((rc = check_parts(e, r, err)) != 0) return rc;
-    if (cts_spsc_push(&e->orders, &o) != 0) return cts_err_set(err, CTS_EBUSY, "the engine's queue of orders is full");
+    if (cts_spsc_push(&e->orders, &o) != 0)
+        return cts_err_set(err, CTS_EBUSY, "the engine's queue of orders is full");
     return 0;
 }
 

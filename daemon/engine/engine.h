@@ -24,7 +24,7 @@
 
 struct cts_engine_opts {
     const char *base_dir;
-    const char *collection_dir; /* NULL: none */
+    const char *collection_dir;      /* NULL: none */
     const char *backend, *cpu_level; /* as struct ctsk_opts */
     uint32_t    n_threads;           /* of the kernels, the engine's own included; 0: cores - 1, at least 1 */
     uint64_t    spin_ns;             /* of the kernels' workers between ops */
@@ -33,13 +33,14 @@ struct cts_engine_opts {
     uint32_t    n_seqs_max;          /* sequences in a step */
     uint32_t    prefill_chunk_rows;  /* most prompt rows of one sequence in a step */
     uint32_t    page_tokens;
-    uint32_t    n_pages;             /* of the KV cache */
-    uint32_t    n_exact_max;         /* adapters in the exact lane */
-    uint32_t    rank_max;            /* largest rank of an exact adapter */
-    uint32_t    context_max;         /* tokens, at most the base's; 0: the base's */
-    uint32_t    n_logits_max;        /* rows of a step whose logits are made; 0: n_seqs_max. With a tap, rows of a step */
-    void      (*on_events)(void *arg); /* engine thread, once per step at most: from_engine has something (uv_async_send) */
-    void       *on_events_arg;
+    uint32_t    n_pages;      /* of the KV cache */
+    uint32_t    n_exact_max;  /* adapters in the exact lane */
+    uint32_t    rank_max;     /* largest rank of an exact adapter */
+    uint32_t    context_max;  /* tokens, at most the base's; 0: the base's */
+    uint32_t    n_logits_max; /* rows of a step whose logits are made; 0: n_seqs_max. With a tap, rows of a step */
+    /* Engine thread, once per step at most: from_engine has something (uv_async_send). */
+    void (*on_events)(void *arg);
+    void *on_events_arg;
 };
 
 /* Who an adapter is to the engine: an index into its device tables. Handles are
@@ -58,34 +59,34 @@ struct cts_request_part {
  * Tokens are sampled as sample.h says; the random number of a token comes from
  * (seed, its position), so a request gives the same tokens in any batch. */
 struct cts_engine_request {
-    uint64_t tag;               /* the caller's, returned in events */
-    uint32_t idx;               /* set by cts_request_new */
-    uint32_t n_prompt;
-    int32_t *prompt;            /* [context_max], memory of the pool */
-    uint32_t n_parts;
+    uint64_t                tag; /* the caller's, returned in events */
+    uint32_t                idx; /* set by cts_request_new */
+    uint32_t                n_prompt;
+    int32_t                *prompt; /* [context_max], memory of the pool */
+    uint32_t                n_parts;
     struct cts_request_part parts[CTS_PARTS_PER_REQUEST_MAX];
-    uint32_t client;            /* for the fair queue: small integer */
-    uint64_t deadline_ns;       /* 0: none */
-    uint32_t max_tokens;        /* >= 1 */
-    float    temperature, top_p; /* temperature 0: greedy; 0 < top_p <= 1, 1: off */
-    uint32_t top_k;             /* 0: off */
-    uint64_t seed;
-    int      n_logprobs;        /* -1: none, 0: chosen token, n <= CTS_TOP_LOGPROBS_MAX */
-    int      want_text;
-    uint32_t n_stop, n_stop_tokens;
-    uint8_t  stop_bytes[CTS_STOP_STRINGS_MAX];
-    char     stop[CTS_STOP_STRINGS_MAX][CTS_STOP_STRING_BYTES_MAX];
-    int32_t  stop_tokens[CTS_REQ_STOP_TOKENS_MAX];
+    uint32_t                client;             /* for the fair queue: small integer */
+    uint64_t                deadline_ns;        /* 0: none */
+    uint32_t                max_tokens;         /* >= 1 */
+    float                   temperature, top_p; /* temperature 0: greedy; 0 < top_p <= 1, 1: off */
+    uint32_t                top_k;              /* 0: off */
+    uint64_t                seed;
+    int                     n_logprobs; /* -1: none, 0: chosen token, n <= CTS_TOP_LOGPROBS_MAX */
+    int                     want_text;
+    uint32_t                n_stop, n_stop_tokens;
+    uint8_t                 stop_bytes[CTS_STOP_STRINGS_MAX];
+    char                    stop[CTS_STOP_STRINGS_MAX][CTS_STOP_STRING_BYTES_MAX];
+    int32_t                 stop_tokens[CTS_REQ_STOP_TOKENS_MAX];
 };
 
 enum cts_engine_event_type { CTS_EV_TOKEN = 1, CTS_EV_TEXT, CTS_EV_DONE, CTS_EV_ERROR, CTS_EV_ADAPTER };
 
 /* Why a request ended well: the values of shm/layout.h's enum cts_finish. */
 enum cts_engine_finish {
-    CTS_ENGINE_STOP        = 1, /* a stop token of the base or of the request, which is the last TOKEN */
-    CTS_ENGINE_LENGTH      = 2, /* max_tokens */
+    CTS_ENGINE_STOP = 1,        /* a stop token of the base or of the request, which is the last TOKEN */
+    CTS_ENGINE_LENGTH = 2,      /* max_tokens */
     CTS_ENGINE_STOP_STRING = 3, /* the text ends before it */
-    CTS_ENGINE_CANCELLED   = 4,
+    CTS_ENGINE_CANCELLED = 4,
 };
 
 /* One fixed record of from_engine. TOKEN: one token, with the text that it
@@ -96,16 +97,19 @@ enum cts_engine_finish {
  * CTS_ENOTFOUND (an exact adapter is not loaded), CTS_EGPU, CTS_EGPU_LOST. */
 struct cts_engine_event {
     enum cts_engine_event_type type;
-    uint32_t req_idx;  /* of the request, or adapter_idx of an ADAPTER */
-    uint64_t tag;
-    int32_t  code;     /* ERROR, ADAPTER: 0 or the code */
-    uint32_t finish;   /* DONE: enum cts_engine_finish */
-    uint32_t index;    /* TOKEN: in the stream, from 0 */
-    int32_t  token;
-    float    logprob;  /* of the model, before temperature, top-k and top-p; 0 unless asked for */
-    uint32_t n_prompt, n_tokens; /* DONE */
-    uint32_t n_top;
-    struct { int32_t id; float logprob; } top[CTS_TOP_LOGPROBS_MAX];
+    uint32_t                   req_idx; /* of the request, or adapter_idx of an ADAPTER */
+    uint64_t                   tag;
+    int32_t                    code;   /* ERROR, ADAPTER: 0 or the code */
+    uint32_t                   finish; /* DONE: enum cts_engine_finish */
+    uint32_t                   index;  /* TOKEN: in the stream, from 0 */
+    int32_t                    token;
+    float                      logprob; /* of the model, before temperature, top-k and top-p; 0 unless asked for */
+    uint32_t                   n_prompt, n_tokens; /* DONE */
+    uint32_t                   n_top;
+    struct {
+        int32_t id;
+        float   logprob;
+    } top[CTS_TOP_LOGPROBS_MAX];
     uint32_t text_bytes;
     char     text[CTS_EVENT_TEXT_BYTES];
 };
@@ -134,8 +138,11 @@ const struct cts_chat_template *cts_engine_chat(const struct cts_engine *e);
 const uint8_t                  *cts_engine_base_digest(const struct cts_engine *e);
 const char                     *cts_engine_describe(const struct cts_engine *e);
 uint32_t                        cts_engine_context(const struct cts_engine *e); /* tokens */
+
+/* NULL: none. Its adapter i has adapter_idx i. */
 struct cts_collection;
-const struct cts_collection    *cts_engine_collection(const struct cts_engine *e); /* NULL: none. Adapter i of it has adapter_idx i */
+const struct cts_collection *cts_engine_collection(const struct cts_engine *e);
+
 void cts_engine_stats(const struct cts_engine *e, struct cts_engine_stats *out);
 
 /* Sum of the memory that open would take, by line, for ctsd -T. No device is

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENTS_PER_SEQ   8u    /* tokens that a sequence may be ahead of the loop, about */
-#define EVENTS_MIN       256u
-#define ORDERS_SPARE     64u   /* beyond an admit, a cancel and a park for every request */
-#define TEXT_PER_EVENT   (CTS_EVENT_TEXT_BYTES - 3u) /* at least, with whole characters */
+#define EVENTS_PER_SEQ         8u /* tokens that a sequence may be ahead of the loop, about */
+#define EVENTS_MIN             256u
+#define ORDERS_SPARE           64u /* beyond an admit, a cancel and a park for every request */
+#define TEXT_PER_EVENT         (CTS_EVENT_TEXT_BYTES - 3u) /* at least, with whole characters */
 #define TABLES_PER_ADAPTER_MAX 8u /* a sigma and residuals; keeps n_rows_max x parts in 32 bits */
 
 /* Sizes that follow from the options, the base and the collection. */
@@ -123,7 +123,8 @@ static int find_sizes(struct cts_engine *e, struct sizes *s, struct cts_err *err
 
     if (rc != 0) return rc;
     if (n_tables_max > TABLES_PER_ADAPTER_MAX)
-        return cts_err_set(err, CTS_EUNSUP, "collection '%s': an adapter has %u parts for one module, wanted at most %u",
+        return cts_err_set(err, CTS_EUNSUP,
+                           "collection '%s': an adapter has %u parts for one module, wanted at most %u",
                            e->o.collection_dir, n_tables_max, TABLES_PER_ADAPTER_MAX);
     refs = CTS_PARTS_PER_REQUEST_MAX * n_tables_max;
     s->forward = (struct cts_forward_opts){ .n_rows_max = e->o.n_rows_max,
@@ -163,12 +164,13 @@ static int take_opts(struct cts_engine *e, const struct cts_engine_opts *o, stru
 
 static int open_device(struct cts_engine *e, const struct sizes *s, struct cts_err *err)
 {
-    struct ctsk_opts ko = { e->o.backend, e->o.cpu_level, e->o.n_threads, e->o.spin_ns };
+    struct ctsk_opts               ko = { e->o.backend, e->o.cpu_level, e->o.n_threads, e->o.spin_ns };
     struct cts_adapter_tables_opts ao = adapter_opts(e);
     int                            rc;
 
     if ((rc = ctsk_open(&e->dev, &ko, err)) != 0) return rc;
-    if ((rc = ctsk_stream_new(e->dev, &e->stream)) != 0) return cts_err_set(err, rc, "engine: a stream on the device");
+    if ((rc = ctsk_stream_new(e->dev, &e->stream)) != 0)
+        return cts_err_set(err, rc, "engine: a stream on the device");
     if ((rc = cts_weights_load(&e->weights, e->dev, &e->model, e->o.base_dir, err)) != 0) return rc;
     if (e->has_collection && memcmp(e->weights.digest, e->collection.base_digest, CTS_DIGEST_BYTES) != 0)
         return cts_err_set(err, CTS_EDIGEST, "collection '%s' was made for another base than '%s'",
@@ -277,8 +279,8 @@ static void add_up(const struct cts_engine *e, const struct sizes *s, cts_plan_f
     fn(arg, "exact lane", s->adapters.exact);
     fn(arg, "tables of adapters", s->adapters.tables);
     fn(arg, "requests", cts_requests_bytes(&s->requests));
-    fn(arg, "queues between the threads", (uint64_t)s->n_orders * sizeof(struct cts_order) +
-                                              (uint64_t)s->n_events * sizeof(struct cts_engine_event));
+    fn(arg, "queues between the threads",
+       (uint64_t)s->n_orders * sizeof(struct cts_order) + (uint64_t)s->n_events * sizeof(struct cts_engine_event));
 }
 
 int cts_engine_plan(const struct cts_engine_opts *o, cts_plan_fn fn, void *arg, struct cts_err *err)

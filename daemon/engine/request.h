@@ -28,24 +28,24 @@ struct cts_part_ref {
 };
 
 struct cts_run {
-    enum cts_run_state state;
-    int                is_parked;    /* what the loop last asked for */
-    uint32_t           n_fed;        /* positions that the KV cache has */
-    uint32_t           n_out;        /* tokens sampled */
-    int32_t            last;         /* the newest of them: the next row's token */
-    uint32_t           n_step_rows;  /* in the step being made */
-    uint32_t           n_pages;
-    int32_t           *pages;        /* [n_pages_per_seq_max] */
-    uint32_t           n_refs;
-    struct cts_part_ref *refs;       /* [n_refs_max] */
-    uint32_t           linears;      /* bits of enum cts_linear that its parts change */
-    uint64_t           key;          /* rows that share a basis, then an adapter, stand together */
-    uint64_t           deadline_ns;  /* UINT64_MAX: none */
-    uint32_t           next, prev;   /* in a client's queue */
-    struct cts_text    text;
-    uint8_t           *text_buf;     /* [text_cap] */
-    int32_t            end_code;     /* 0: DONE with end_finish, else ERROR */
-    uint32_t           end_finish;
+    enum cts_run_state   state;
+    int                  is_parked;   /* what the loop last asked for */
+    uint32_t             n_fed;       /* positions that the KV cache has */
+    uint32_t             n_out;       /* tokens sampled */
+    int32_t              last;        /* the newest of them: the next row's token */
+    uint32_t             n_step_rows; /* in the step being made */
+    uint32_t             n_pages;
+    int32_t             *pages; /* [n_pages_per_seq_max] */
+    uint32_t             n_refs;
+    struct cts_part_ref *refs;        /* [n_refs_max] */
+    uint32_t             linears;     /* bits of enum cts_linear that its parts change */
+    uint64_t             key;         /* rows that share a basis, then an adapter, stand together */
+    uint64_t             deadline_ns; /* UINT64_MAX: none */
+    uint32_t             next, prev;  /* in a client's queue */
+    struct cts_text      text;
+    uint8_t             *text_buf; /* [text_cap] */
+    int32_t              end_code; /* 0: DONE with end_finish, else ERROR */
+    uint32_t             end_finish;
 };
 
 struct cts_requests_opts {

@@ -110,7 +110,8 @@ static struct cts_candidate pop(struct cts_candidate *heap, uint32_t n)
 
 /* The token at which the running sum of weights passes u times their total,
  * over n candidates that rank from heap[last] down to heap[last - n + 1]. */
-static int32_t draw_ranked(const struct cts_candidate *last, uint32_t n, float max, double inv_t, double total, double u)
+static int32_t draw_ranked(const struct cts_candidate *last, uint32_t n, float max, double inv_t, double total,
+                           double u)
 {
     double sum = 0, want = u * total;
 
@@ -131,8 +132,7 @@ static int32_t draw_truncated(struct cts_sampler *s, const float *logits, const 
 
     make_heap(s, logits);
     if (k == n) total = sum_exp(logits, n, max, inv_t);
-    for (uint32_t i = 0; k < n && i < k; i++)
-        total += exp(((double)pop(s->heap, n - i).logit - (double)max) * inv_t);
+    for (uint32_t i = 0; k < n && i < k; i++) total += exp(((double)pop(s->heap, n - i).logit - (double)max) * inv_t);
     while (n_kept < k && (n_kept == 0 || sum < (double)o->top_p * total)) {
         struct cts_candidate c = k < n ? last[-(ptrdiff_t)n_kept] : pop(s->heap, n - n_kept);
 

@@ -15,8 +15,7 @@ int cts_schedule_init(struct cts_schedule *s, struct cts_run *runs, uint32_t n_r
         cts_schedule_deinit(s);
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < CTS_CLIENT_QUEUES; i++)
-        s->queues[i].head = s->queues[i].tail = CTS_RUN_IDX_NONE;
+    for (uint32_t i = 0; i < CTS_CLIENT_QUEUES; i++) s->queues[i].head = s->queues[i].tail = CTS_RUN_IDX_NONE;
     return 0;
 }
 

@@ -20,12 +20,12 @@ struct cts_client_queue {
 };
 
 struct cts_schedule {
-    struct cts_run           *runs;   /* the pool's */
-    struct cts_client_queue  *queues; /* [CTS_CLIENT_QUEUES] */
-    uint32_t                  turn;   /* the queue whose turn it is; CTS_RUN_IDX_NONE: nobody waits */
-    uint32_t                  n_waiting;
-    uint32_t                 *ready;  /* [n_requests] runs, by key, then index */
-    uint32_t                  n_ready;
+    struct cts_run          *runs;   /* the pool's */
+    struct cts_client_queue *queues; /* [CTS_CLIENT_QUEUES] */
+    uint32_t                 turn;   /* the queue whose turn it is; CTS_RUN_IDX_NONE: nobody waits */
+    uint32_t                 n_waiting;
+    uint32_t                *ready; /* [n_requests] runs, by key, then index */
+    uint32_t                 n_ready;
     uint32_t cursor[2]; /* places in ready at which the next step begins to hand out prompt rows and decode rows */
 };
 

@@ -46,17 +46,17 @@ _Static_assert(sizeof(struct cts_engine_stats) % sizeof(uint64_t) == 0, "stats a
 
 struct cts_engine {
     /* Read-only after open. */
-    struct cts_engine_opts    o;
-    struct cts_model_config   model;
-    struct cts_tokenizer     *tokenizer;
-    struct cts_chat_template  chat;
-    struct cts_collection     collection;
-    int                       has_collection;
-    struct ctsk_dev          *dev;
-    struct ctsk_stream       *stream;
-    struct cts_weights        weights;
-    uint32_t                  context, n_adapters, n_pages_per_seq_max;
-    uint32_t                  events_per_token_max; /* records that one sampled token may need, DONE included */
+    struct cts_engine_opts   o;
+    struct cts_model_config  model;
+    struct cts_tokenizer    *tokenizer;
+    struct cts_chat_template chat;
+    struct cts_collection    collection;
+    int                      has_collection;
+    struct ctsk_dev         *dev;
+    struct ctsk_stream      *stream;
+    struct cts_weights       weights;
+    uint32_t                 context, n_adapters, n_pages_per_seq_max;
+    uint32_t                 events_per_token_max; /* records that one sampled token may need, DONE included */
 
     /* Between the threads. */
     struct cts_spsc  orders, events;
@@ -84,10 +84,10 @@ struct cts_engine {
     uint32_t                  n_ending;
     cts_logits_tap_fn         tap;
     void                     *tap_arg;
-    uint32_t                  room;     /* records that events takes without looking again */
-    uint32_t                  n_pushed; /* events of this turn */
+    uint32_t                  room;                /* records that events takes without looking again */
+    uint32_t                  n_pushed;            /* events of this turn */
     uint64_t                  now_ns, deadline_ns; /* the earliest of all live requests */
-    int                       is_lost;  /* the device is gone: whoever comes is refused */
+    int                       is_lost;             /* the device is gone: whoever comes is refused */
     struct cts_engine_stats   stats;
 };
 

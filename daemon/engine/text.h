@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 struct cts_text {
-    uint8_t *buf;      /* [cap], the owner's memory */
+    uint8_t *buf; /* [cap], the owner's memory */
     uint32_t cap;
     uint32_t n, n_out; /* bytes in buf; the first n_out of them may be given out */
     uint8_t  raw[4];   /* an unfinished character */
@@ -21,7 +21,7 @@ struct cts_text {
 
 struct cts_stops {
     uint32_t       n;
-    const uint8_t *bytes;                           /* [n], 1 .. CTS_STOP_STRING_BYTES_MAX */
+    const uint8_t *bytes;                          /* [n], 1 .. CTS_STOP_STRING_BYTES_MAX */
     const char (*text)[CTS_STOP_STRING_BYTES_MAX]; /* [n] */
 };
 

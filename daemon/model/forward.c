@@ -31,7 +31,7 @@ struct cts_forward {
     uint8_t                  *host_in;     /* [at.in_bytes] */
     float                    *host_logits; /* [n_logits_max, vocab] */
     struct cts_forward_in     in;
-    uint64_t                  kv_layer_bytes; /* of k or of v */
+    uint64_t                  kv_layer_bytes;   /* of k or of v */
     uint32_t                  n_q, n_kv, n_qkv; /* columns */
     cts_forward_tap_fn        tap;
     void                     *tap_arg;
@@ -434,9 +434,8 @@ static int head_pass(struct cts_forward *f)
 
 int cts_forward_step(struct cts_forward *f)
 {
-    uint64_t in_bytes =
-        f->at.page_table + (uint64_t)f->in.n_seqs * f->o.n_pages_per_seq_max * sizeof(int32_t);
-    int rc;
+    uint64_t in_bytes = f->at.page_table + (uint64_t)f->in.n_seqs * f->o.n_pages_per_seq_max * sizeof(int32_t);
+    int      rc;
 
     if (!inputs_are_right(f)) return CTS_ESHAPE;
     if (f->in.n_rows == 0) return 0;

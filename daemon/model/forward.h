@@ -12,26 +12,26 @@
 #include <stdint.h>
 
 struct cts_forward_opts {
-    uint32_t n_rows_max;   /* rows of a step */
-    uint32_t n_seqs_max;   /* sequences in a step */
-    uint32_t n_parts_max;  /* entries of all rows' part lists */
-    uint32_t n_logits_max; /* rows of a step whose logits are wanted */
-    uint32_t n_pages, page_tokens;   /* of the KV cache */
+    uint32_t n_rows_max;           /* rows of a step */
+    uint32_t n_seqs_max;           /* sequences in a step */
+    uint32_t n_parts_max;          /* entries of all rows' part lists */
+    uint32_t n_logits_max;         /* rows of a step whose logits are wanted */
+    uint32_t n_pages, page_tokens; /* of the KV cache */
     uint32_t n_pages_per_seq_max;
-    uint32_t rank_max;     /* of any part */
+    uint32_t rank_max; /* of any part */
 };
 
 /* The inputs of a step, in host memory that the device copies from. The caller
  * fills them between steps. Rows of one sequence ascend in position. */
 struct cts_forward_in {
-    uint32_t n_rows, n_seqs, n_parts, n_logits;
-    int32_t *token;      /* [n_rows] */
-    int32_t *pos;        /* [n_rows], position in the sequence from 0 */
-    int32_t *place;      /* [n_rows], page * page_tokens + index: where k and v go */
-    int32_t *seq;        /* [n_rows], index into page_table */
-    int32_t *page_table; /* [n_seqs, n_pages_per_seq_max] */
-    int32_t *logits_row; /* [n_logits], rows whose logits are wanted, ascending */
-    struct ctsk_row_part *parts; /* [n_parts], as ctsk_adapt wants them */
+    uint32_t              n_rows, n_seqs, n_parts, n_logits;
+    int32_t              *token;      /* [n_rows] */
+    int32_t              *pos;        /* [n_rows], position in the sequence from 0 */
+    int32_t              *place;      /* [n_rows], page * page_tokens + index: where k and v go */
+    int32_t              *seq;        /* [n_rows], index into page_table */
+    int32_t              *page_table; /* [n_seqs, n_pages_per_seq_max] */
+    int32_t              *logits_row; /* [n_logits], rows whose logits are wanted, ascending */
+    struct ctsk_row_part *parts;      /* [n_parts], as ctsk_adapt wants them */
     uint32_t skip_linears; /* bits of enum cts_linear that no part of this step changes; 0: any may be changed */
 };
 
@@ -46,8 +46,8 @@ struct cts_forward;
  * The sum of bytes is cts_forward_bytes. s and w stay the caller's and outlive
  * the forward pass. 0, CTS_EARG (a limit is 0), -ENOMEM, CTS_EGPU. */
 int  cts_forward_new(struct cts_forward **out, struct ctsk_dev *d, struct ctsk_stream *s,
-                     const struct cts_model_config *c, const struct cts_weights *w,
-                     const struct cts_forward_opts *o, struct cts_err *err);
+                     const struct cts_model_config *c, const struct cts_weights *w, const struct cts_forward_opts *o,
+                     struct cts_err *err);
 void cts_forward_free(struct cts_forward *f);
 
 /* Device bytes that cts_forward_new takes: KV cache and work space apart. No device needed. */
@@ -55,6 +55,7 @@ void cts_forward_bytes(const struct cts_model_config *c, const struct cts_forwar
                        uint64_t *work_bytes);
 
 struct cts_forward_in *cts_forward_in(struct cts_forward *f);
+
 void cts_forward_tap(struct cts_forward *f, cts_forward_tap_fn fn, void *arg);
 
 /* Queue the step described by cts_forward_in. CTS_ESHAPE when a count passes its

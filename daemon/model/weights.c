@@ -15,10 +15,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ALIGN_BYTES         64 /* of tensors in the buffer: a cache line, and the widest vector */
-#define TENSORS_PER_LAYER   9
-#define TENSOR_NAME_BYTES   80
-#define UPLOAD_VALUES_MAX   (1u << 20) /* widened and copied at a time */
+#define ALIGN_BYTES       64 /* of tensors in the buffer: a cache line, and the widest vector */
+#define TENSORS_PER_LAYER 9
+#define TENSOR_NAME_BYTES 80
+#define UPLOAD_VALUES_MAX (1u << 20) /* widened and copied at a time */
 
 struct place {
     char     name[TENSOR_NAME_BYTES];
@@ -218,8 +218,8 @@ static int walk(const struct cts_safetensors *f, struct places *ps, const struct
         if (p == NULL && is_redundant(c, t->name)) continue;
         if (p == NULL)
             return cts_err_set(err, CTS_EUNSUP,
-                               "%s: tensor %s is none of a Llama's with %u layers: this base is not supported", f->path,
-                               t->name, c->n_layers);
+                               "%s: tensor %s is none of a Llama's with %u layers: this base is not supported",
+                               f->path, t->name, c->n_layers);
         if ((rc = check_tensor(f, p, t, err)) != 0) return rc;
         if ((rc = cts_safetensors_read(f, t, s->raw, err)) != 0) return rc;
         hash_tensor(&h, t, s->raw);

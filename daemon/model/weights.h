@@ -14,12 +14,12 @@ struct cts_layer_weights {
 };
 
 struct cts_weights {
-    struct ctsk_buf          *buf; /* everything below lies in it */
+    struct ctsk_buf          *buf;         /* everything below lies in it */
     struct ctsk_ptr           embed, head; /* [vocab, hidden]; the same when tied */
     struct ctsk_ptr           final_norm;
     struct ctsk_ptr           rope_cos, rope_sin; /* [max_positions, head_dim / 2] */
-    struct cts_layer_weights *layers; /* [n_layers] */
-    uint64_t                  bytes;  /* of buf */
+    struct cts_layer_weights *layers;             /* [n_layers] */
+    uint64_t                  bytes;              /* of buf */
     uint8_t                   digest[CTS_DIGEST_BYTES];
 };
 
@@ -40,7 +40,7 @@ int  cts_weights_load(struct cts_weights *w, struct ctsk_dev *d, const struct ct
                       struct cts_err *err);
 void cts_weights_free(struct cts_weights *w); /* NULL and empty are fine */
 
-/* Device bytes that cts_weights_load takes. No device needed. */
+/* Device bytes that cts_weights_load takes; UINT64_MAX: no host memory to tell. No device needed. */
 uint64_t cts_weights_bytes(const struct cts_model_config *c);
 
 #endif

@@ -98,11 +98,32 @@ static int read_fix(struct head *h, uint8_t b)
     return 0;
 }
 
+/* Heads with a number of m bytes behind them; those are there. */
+static int read_numbered(struct head *h, const uint8_t *p, uint32_t m)
+{
+    uint64_t v = load_be(p + 1, m);
+
+    h->head_bytes = 1 + m;
+    /* clang-format off */
+    switch (p[0]) {
+    case 0xc0: h->type = CTS_MP_NIL; return 0;
+    case 0xc2: case 0xc3: h->type = CTS_MP_BOOL; h->u = p[0] == 0xc3; return 0;
+    case 0xc4: case 0xc5: case 0xc6: put_blob(h, CTS_MP_BIN, v); return 0;
+    case 0xca: case 0xcb: put_real(h, p + 1, m); return 0;
+    case 0xcc: case 0xcd: case 0xce: case 0xcf: h->type = CTS_MP_INT; h->u = v; return 0;
+    case 0xd0: case 0xd1: case 0xd2: case 0xd3: put_signed(h, p + 1, m); return 0;
+    case 0xd9: case 0xda: case 0xdb: put_blob(h, CTS_MP_STR, v); return 0;
+    case 0xdc: case 0xdd: return put_container(h, CTS_MP_ARRAY, v);
+    default: return put_container(h, CTS_MP_MAP, v); /* 0xde, 0xdf */
+    }
+    /* clang-format on */
+}
+
 /* Read the head at p, n bytes left. 0 or CTS_EPROTO; a blob's body is in n too. */
 static int read_head(const uint8_t *p, size_t n, struct head *h)
 {
     uint32_t m;
-    int      rc = 0;
+    int      rc;
 
     *h = (struct head){ .type = CTS_MP_END };
     if (n == 0) return CTS_EPROTO;
@@ -111,54 +132,7 @@ static int read_head(const uint8_t *p, size_t n, struct head *h)
     } else {
         m = NUMBER_BYTES[p[0] - 0xc0];
         if (m == 255 || n - 1 < m) return CTS_EPROTO;
-        h->head_bytes = 1 + m;
-        /* clang-format off: one line a kind reads as the table that it is */
-        switch (p[0]) {
-        case 0xc0:
-            h->type = CTS_MP_NIL;
-            break;
-        case 0xc2:
-        case 0xc3:
-            h->type = CTS_MP_BOOL;
-            h->u = p[0] == 0xc3;
-            break;
-        case 0xc4:
-        case 0xc5:
-        case 0xc6:
-            put_blob(h, CTS_MP_BIN, load_be(p + 1, m));
-            break;
-        case 0xca:
-        case 0xcb:
-            put_real(h, p + 1, m);
-            break;
-        case 0xcc:
-        case 0xcd:
-        case 0xce:
-        case 0xcf:
-            h->type = CTS_MP_INT;
-            h->u = load_be(p + 1, m);
-            break;
-        case 0xd0:
-        case 0xd1:
-        case 0xd2:
-        case 0xd3:
-            put_signed(h, p + 1, m);
-            break;
-        case 0xd9:
-        case 0xda:
-        case 0xdb:
-            put_blob(h, CTS_MP_STR, load_be(p + 1, m));
-            break;
-        case 0xdc:
-        case 0xdd:
-            rc = put_container(h, CTS_MP_ARRAY, load_be(p + 1, m));
-            break;
-        case 0xde:
-        case 0xdf:
-            rc = put_container(h, CTS_MP_MAP, load_be(p + 1, m));
-            break;
-        }
-        /* clang-format on */
+        rc = read_numbered(h, p, m);
     }
     if (rc < 0) return rc;
     return n - h->head_bytes < h->body_bytes ? CTS_EPROTO : 0;

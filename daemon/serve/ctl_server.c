@@ -121,7 +121,7 @@ static void take_frames(struct cts_ctl_conn *c)
 {
     size_t off = 0;
 
-    while (!c->ends && !c->failed && c->tx.len < CTS_CTL_TX_SOFT) {
+    while (c->rx.len > off && !c->ends && !c->failed && c->tx.len < CTS_CTL_TX_SOFT) {
         int64_t n = cts_frame_bytes(c->rx.ptr + off, c->rx.len - off);
 
         if (n < 0) {

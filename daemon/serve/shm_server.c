@@ -174,7 +174,7 @@ static void on_kick(uv_poll_t *h, int status, int events)
 
 int cts_shm_open(struct cts_shm **out, const struct cts_shm_opts *o, struct cts_err *err)
 {
-    struct cts_shm *s = calloc(1, sizeof(*s));
+    struct cts_shm *s = *out = calloc(1, sizeof(*s));
     int             rc;
 
     if (s == NULL) return cts_err_set(err, -ENOMEM, "shared-memory door");
@@ -182,28 +182,15 @@ int cts_shm_open(struct cts_shm **out, const struct cts_shm_opts *o, struct cts_
     s->rings = calloc(o->n_rings_max, sizeof(*s->rings));
     s->payload = malloc(o->arena_bytes_max);
     s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (s->rings == NULL || s->payload == NULL || s->epoll_fd < 0) {
-        rc = cts_err_set(err, s->epoll_fd < 0 ? -errno : -ENOMEM, "shared-memory door for %u clients",
-                         o->n_rings_max);
-        goto fail;
-    }
+    if (s->rings == NULL || s->payload == NULL || s->epoll_fd < 0)
+        return cts_err_set(err, s->epoll_fd < 0 ? -errno : -ENOMEM, "shared-memory door for %u clients",
+                           o->n_rings_max);
     rc = uv_poll_init(o->loop, &s->poll, s->epoll_fd);
-    if (rc == 0) {
-        s->has_poll = 1;
-        s->poll.data = s;
-        rc = uv_poll_start(&s->poll, UV_READABLE, on_kick);
-    }
-    if (rc < 0) {
-        rc = cts_err_set(err, rc, "watch for kicks");
-        goto fail;
-    }
-    *out = s;
-    return 0;
-
-fail:
-    if (s->has_poll) cts_shm_stop(s); /* the caller runs the loop and frees */
-    else cts_shm_free(s);
-    return rc;
+    if (rc < 0) return cts_err_set(err, rc, "watch for kicks");
+    s->has_poll = 1;
+    s->poll.data = s;
+    rc = uv_poll_start(&s->poll, UV_READABLE, on_kick);
+    return rc < 0 ? cts_err_set(err, rc, "watch for kicks") : 0;
 }
 
 void cts_shm_stop(struct cts_shm *s)

@@ -23,7 +23,8 @@ struct cts_shm_opts {
     uint32_t             arena_bytes_max, out_bytes_max, live_per_client;
 };
 
-int  cts_shm_open(struct cts_shm **out, const struct cts_shm_opts *o, struct cts_err *err); /* 0 or -errno */
+/* 0 or -errno; on failure *out is NULL or is to be stopped and freed all the same. */
+int  cts_shm_open(struct cts_shm **out, const struct cts_shm_opts *o, struct cts_err *err);
 void cts_shm_stop(struct cts_shm *s); /* closes its handles; the loop then runs until they are gone */
 void cts_shm_free(struct cts_shm *s); /* after that; NULL is fine */
 

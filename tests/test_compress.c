@@ -155,7 +155,9 @@ static void compress_finds_clusters_as_good_as_the_references(void **state)
             CHECK(cts_compress(&c, &s, &o, NULL) == 0);
             print_message("%s %s own clusters: mean %.6f of %.6f, energy %.6f of %.6f\n", collections[k], all[t],
                           c.error_mean, real_of(r, "error_mean"), c.error_energy, real_of(r, "error_energy"));
-            CHECK(c.error_mean <= 1.01 * real_of(r, "error_mean") && c.error_energy <= 1.01 * real_of(r, "error_energy"));
+            /* Balance alone gives 0.99 of the first setting, judging by halves 0.97. */
+            CHECK(c.error_mean <= (t == 0 ? 0.98 : 1.01) * real_of(r, "error_mean"));
+            CHECK(c.error_energy <= 1.01 * real_of(r, "error_energy"));
             cts_compressed_free(&c);
         }
         cts_adapter_set_free(&s);

@@ -197,12 +197,17 @@ static int index_modules(struct cts_adapter_set *s, struct cts_err *err)
     return s->modules != NULL && s->place != NULL ? 0 : cts_err_set(err, -ENOMEM, "%u modules", n_all);
 }
 
+static void on_done(void *arg, uint32_t n_done)
+{
+    const struct loader *l = arg;
+
+    if (l->o->on_progress != NULL) l->o->on_progress(l->o->on_progress_arg, n_done, l->n);
+}
+
 static int load(struct loader *l, struct cts_err *err)
 {
     struct cts_adapter_set *s = l->set;
-    struct cts_tasks        t = {
-               .run = load_task, .arg = l, .on_done = l->o->on_done, .on_done_arg = l->o->on_done_arg
-    };
+    struct cts_tasks        t = { .run = load_task, .arg = l, .on_done = on_done, .on_done_arg = l };
     int                     rc;
 
     if ((rc = cts_model_config_load(&s->config, l->o->base_dir, err)) < 0) return rc;

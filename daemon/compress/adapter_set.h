@@ -45,8 +45,9 @@ struct cts_adapter_set_opts {
     const char *base_dir, *adapters_dir;
     uint32_t    linears;  /* bit l for linear l: an adapter that changes another is refused; 0: all seven */
     uint32_t    n_threads;
-    cts_tasks_done_fn on_done; /* may be NULL; of the adapters' number at most */
-    void             *on_done_arg;
+    /* Called by the calling thread as adapters are read; may be NULL. */
+    void      (*on_progress)(void *arg, uint32_t n_done, uint32_t n_total);
+    void       *on_progress_arg;
 };
 
 /* Read every folder in adapters_dir whose name does not begin with a dot. An

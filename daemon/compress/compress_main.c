@@ -201,12 +201,9 @@ static void on_progress(void *arg, const char *what, uint32_t n_done, uint32_t n
     cts_progress_update(&b->p, n_done, NULL);
 }
 
-static void on_loaded(void *arg, uint32_t n_done)
+static void on_read(void *arg, uint32_t n_done, uint32_t n_total)
 {
-    struct bar *b = arg;
-
-    (void)n_done; /* how many there will be is not known yet */
-    on_progress(b, "reading", 0, 0);
+    on_progress(arg, "reading", n_done, n_total);
 }
 
 /* Name the refused. 0 to go on without them. */
@@ -260,7 +257,7 @@ static int run(struct args *a, struct cts_err *err)
     struct bar                   bar = { .what = NULL };
     struct cts_adapter_set       set = { 0 };
     struct cts_adapter_set_opts  so = { .base_dir = a->base_dir, .adapters_dir = a->adapters_dir, .linears = a->linears,
-                                        .n_threads = a->o.n_threads, .on_done = on_loaded, .on_done_arg = &bar };
+                                        .n_threads = a->o.n_threads, .on_progress = on_read, .on_progress_arg = &bar };
     struct cts_collection_writer w;
     uint64_t                     start_ns = cts_clock_ns();
     int                          rc = cts_collection_writer_open(&w, a->out_dir, a->is_replacing, err);

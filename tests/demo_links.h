@@ -19,8 +19,10 @@ static inline void demo_links(const char *dir, const char *collection, int n)
     snprintf(rel, sizeof(rel), "contrib/demo/adapters/%s", collection);
     src_path(from, sizeof(from), rel);
     CHECK(mkdir(dir, 0777) == 0);
-    snprintf(cmd, sizeof(cmd), "from=$(cd '%s' && pwd) && ls \"$from\" | head -n %d | while read -r a; do ln -s \"$from/$a\" '%s/'; done",
-             from, n, dir);
+    snprintf(
+        cmd, sizeof(cmd),
+        "from=$(cd '%s' && pwd) && ls \"$from\" | head -n %d | while read -r a; do ln -s \"$from/$a\" '%s/'; done",
+        from, n, dir);
     CHECK(system(cmd) == 0);
 }
 

@@ -70,7 +70,8 @@ static void assign_load_names_what_is_wrong(void **state)
         struct cts_err err = { 0 };
         int            rc = load(CASES[i].text, cluster, &n, &err);
 
-        CHECK_MSG(rc == CASES[i].code && strstr(err.text, CASES[i].want) != NULL, "%zu: got %d '%s'\n", i, rc, err.text);
+        CHECK_MSG(rc == CASES[i].code && strstr(err.text, CASES[i].want) != NULL, "%zu: got %d '%s'\n", i, rc,
+                  err.text);
         CHECK_MSG(strstr(err.text, path) != NULL, "'%s' does not name the file\n", err.text);
         CHECK(n == 77);
     }

@@ -92,7 +92,9 @@ static void sigma_error_is_that_of_the_stored_values(void **state)
 /* A basis in bf16 is not quite orthonormal; the error must say so. */
 static void sigma_error_counts_what_the_basis_lost_in_its_format(void **state)
 {
-    struct cts_joint      j = { .n_out = N_OUT, .n_in = N_IN, .rank = 3, .ut = calloc(3 * N_OUT, 8), .vt = calloc(3 * N_IN, 8) };
+    struct cts_joint j = {
+        .n_out = N_OUT, .n_in = N_IN, .rank = 3, .ut = calloc(3 * N_OUT, 8), .vt = calloc(3 * N_IN, 8)
+    };
     struct cts_coder      c;
     struct cts_coded      k;
     double                error;

@@ -97,8 +97,8 @@ static void check_setting(const struct cts_adapter_set *s, const char *collectio
         CHECK(c.adapters[i].error_mean >= 0);
         if (ratio > worst) worst = ratio;
     }
-    print_message("%s %s: mean %.6f of %.6f, energy %.6f of %.6f, worst adapter %.4f\n", collection, setting, c.error_mean,
-                  real_of(r, "error_mean"), c.error_energy, real_of(r, "error_energy"), worst);
+    print_message("%s %s: mean %.6f of %.6f, energy %.6f of %.6f, worst adapter %.4f\n", collection, setting,
+                  c.error_mean, real_of(r, "error_mean"), c.error_energy, real_of(r, "error_energy"), worst);
     CHECK(c.error_mean <= bound * real_of(r, "error_mean") + 1e-6);
     CHECK(c.error_energy <= bound * real_of(r, "error_energy") + 1e-6);
     CHECK(worst <= (o.method == CTS_METHOD_SVD ? 1.001 : 1.03));
@@ -113,7 +113,8 @@ static void check_settings(const char *collection, const char *const *few)
     struct cts_adapter_set s;
 
     load_demo(&s, collection);
-    for (const char *const *t = getenv("CTS_TEST_ALL") != NULL ? all : few; *t != NULL; t++) check_setting(&s, collection, *t);
+    for (const char *const *t = getenv("CTS_TEST_ALL") != NULL ? all : few; *t != NULL; t++)
+        check_setting(&s, collection, *t);
     cts_adapter_set_free(&s);
 }
 
@@ -196,7 +197,9 @@ static void compress_writes_the_same_bytes_with_one_thread_and_two(void **state)
     struct cts_adapter_set   s;
     char                     top[256], adapters[300], base[512], dir[2][300];
     struct cts_adapter_set_opts so = { .base_dir = base, .adapters_dir = adapters, .n_threads = 1 };
-    struct cts_compress_opts o = { .rank = 12, .n_clusters = 3, .format = CTS_F32, .basis_format = CTS_BF16, .seed = 3 };
+    struct cts_compress_opts    o = {
+           .rank = 12, .n_clusters = 3, .format = CTS_F32, .basis_format = CTS_BF16, .seed = 3
+    };
 
     (void)state;
     temp_dir(top, sizeof(top));
@@ -255,7 +258,8 @@ static void compress_writes_what_it_measured(void **state)
             double                      pt[3 * 12] = { 0 }, qt[3 * 10], lost;
             struct cts_pair             pair = { .k = b->rank_v, .c = (double)p->scale, .pt = pt, .qt = qt };
 
-            CHECK(memcmp(p->values, coded->values, p->n_rows * p->n_cols * sizeof(float)) == 0 && p->scale == coded->scale);
+            CHECK(memcmp(p->values, coded->values, p->n_rows * p->n_cols * sizeof(float)) == 0 &&
+                  p->scale == coded->scale);
             for (uint32_t x = 0; x < p->n_cols; x++) {
                 for (uint32_t row = 0; row < 12; row++)
                     for (uint32_t y = 0; y < p->n_rows; y++)
@@ -278,7 +282,9 @@ static void compress_writes_what_it_measured(void **state)
 static void compress_takes_adapters_that_are_zero_or_tiny(void **state)
 {
     struct cts_adapter_set   s;
-    struct cts_compress_opts o = { .rank = 4, .n_clusters = 1, .n_threads = 2, .format = CTS_F32, .basis_format = CTS_F32 };
+    struct cts_compress_opts o = {
+        .rank = 4, .n_clusters = 1, .n_threads = 2, .format = CTS_F32, .basis_format = CTS_F32
+    };
 
     (void)state;
     for (uint32_t n = 1; n <= 4; n += 3)
@@ -312,7 +318,9 @@ static void compress_takes_adapters_that_are_zero_or_tiny(void **state)
 static void compress_loses_nothing_where_the_rank_suffices(void **state)
 {
     struct cts_adapter_set   s;
-    struct cts_compress_opts o = { .rank = 100, .n_clusters = 1, .n_threads = 1, .format = CTS_F32, .basis_format = CTS_F32 };
+    struct cts_compress_opts o = {
+        .rank = 100, .n_clusters = 1, .n_threads = 1, .format = CTS_F32, .basis_format = CTS_F32
+    };
     struct cts_compressed    c;
 
     (void)state;
@@ -322,7 +330,8 @@ static void compress_loses_nothing_where_the_rank_suffices(void **state)
         CHECK(cts_compress(&c, &s, &o, NULL) == 0);
         CHECK(c.n_bases == 2 && c.bases[0].rank_u == 2 * n && c.bases[0].rank_v == 2 * n);
         for (uint32_t i = 0; i < n; i++)
-            CHECK_MSG(c.adapters[i].error_mean > 0 && c.adapters[i].error_mean < 1e-12, "%g\n", c.adapters[i].error_mean);
+            CHECK_MSG(c.adapters[i].error_mean > 0 && c.adapters[i].error_mean < 1e-12, "%g\n",
+                      c.adapters[i].error_mean);
         cts_compressed_free(&c);
         synth_set_free(&s);
     }
@@ -332,7 +341,9 @@ static void compress_loses_nothing_where_the_rank_suffices(void **state)
 static void compress_leaves_out_modules_that_an_adapter_has_not(void **state)
 {
     struct cts_adapter_set   s;
-    struct cts_compress_opts o = { .rank = 2, .n_threads = 1, .format = CTS_F32, .basis_format = CTS_F32, .n_clusters = 2 };
+    struct cts_compress_opts o = {
+        .rank = 2, .n_threads = 1, .format = CTS_F32, .basis_format = CTS_F32, .n_clusters = 2
+    };
     uint32_t                 cluster[3] = { 0, 0, 1 };
     struct cts_compressed    c;
 
@@ -343,7 +354,8 @@ static void compress_leaves_out_modules_that_an_adapter_has_not(void **state)
     s.place[0 * 2 + 1] = s.place[1 * 2 + 1] = -1; /* the first two lack layer 1 */
     s.place[2 * 2 + 0] = -1;                      /* the third lacks layer 0 */
     CHECK(cts_compress(&c, &s, &o, NULL) == 0);
-    CHECK(c.n_bases == 2 && c.bases[0].cluster == 0 && c.bases[0].layer == 0 && c.bases[1].cluster == 1 && c.bases[1].layer == 1);
+    CHECK(c.n_bases == 2 && c.bases[0].cluster == 0 && c.bases[0].layer == 0 && c.bases[1].cluster == 1 &&
+          c.bases[1].layer == 1);
     for (uint32_t i = 0; i < 3; i++)
         for (uint32_t m = 0; m < 2; m++) CHECK((c.coded[i * 2 + m].values != NULL) == (s.place[i * 2 + m] >= 0));
     CHECK(c.adapters[2].error_mean < 1e-12); /* alone in its cluster */
@@ -358,7 +370,9 @@ static void compress_leaves_out_modules_that_an_adapter_has_not(void **state)
 static int compress_large(void)
 {
     struct cts_adapter_set   s;
-    struct cts_compress_opts o = { .rank = 16, .n_clusters = 1, .n_threads = 2, .format = CTS_F32, .basis_format = CTS_F32 };
+    struct cts_compress_opts o = {
+        .rank = 16, .n_clusters = 1, .n_threads = 2, .format = CTS_F32, .basis_format = CTS_F32
+    };
     struct cts_compressed    c;
     struct rusage            ru;
 
@@ -402,7 +416,8 @@ int main(void)
     int  rc;
 
     cts_linalg_init();
-    if (cts_json_load(src_path(path, sizeof(path), "tests/golden/reference.json"), 1 << 24, &reference, NULL) < 0) return 1;
+    if (cts_json_load(src_path(path, sizeof(path), "tests/golden/reference.json"), 1 << 24, &reference, NULL) < 0)
+        return 1;
     rc = cmocka_run_group_tests(tests, NULL, NULL);
     json_decref(reference);
     return rc;

@@ -47,8 +47,8 @@ static int run(const char *args)
     char        cmd[4096];
     int         status;
 
-    snprintf(cmd, sizeof(cmd), "'%s/cts-compress' %s >'%s/stdout' 2>'%s/stderr' </dev/null", build != NULL ? build : ".",
-             args, top, top);
+    snprintf(cmd, sizeof(cmd), "'%s/cts-compress' %s >'%s/stdout' 2>'%s/stderr' </dev/null",
+             build != NULL ? build : ".", args, top, top);
     status = system(cmd);
     CHECK(WIFEXITED(status));
     slurp("stdout", text_out, sizeof(text_out));
@@ -96,7 +96,8 @@ static void compress_main_writes_a_collection_and_says_what_it_lost(void **state
     char                  hex[CTS_DIGEST_HEX_BYTES];
 
     (void)state;
-    CHECK_MSG(compress("--rank 4 --clusters 2 --format bf16 --basis-format bf16 --threads 2 --seed 7") == 0, "%s\n", text_err);
+    CHECK_MSG(compress("--rank 4 --clusters 2 --format bf16 --basis-format bf16 --threads 2 --seed 7") == 0,
+              "%s\n", text_err);
     CHECK(text_err[0] == 0); /* no bar where no terminal is */
     CHECK(cts_collection_open(&c, out, NULL) == 0 && c.n_adapters == 4 && c.n_clusters == 2);
     for (uint32_t i = 0; i < 4; i++) check_says(text_out, c.adapters[i].name);
@@ -210,8 +211,8 @@ static void compress_main_takes_clusters_from_a_file(void **state)
     CHECK(cts_collection_open(&c, out, NULL) == 0);
     snprintf(path, sizeof(path), "%s/assign", top);
     CHECK((f = fopen(path, "w")) != NULL);
-    fprintf(f, "{\"%s\": 1, \"%s\": 0, \"%s\": 1, \"%s\": 1}", c.adapters[0].name, c.adapters[1].name, c.adapters[2].name,
-            c.adapters[3].name);
+    fprintf(f, "{\"%s\": 1, \"%s\": 0, \"%s\": 1, \"%s\": 1}", c.adapters[0].name, c.adapters[1].name,
+            c.adapters[2].name, c.adapters[3].name);
     CHECK(fclose(f) == 0);
     cts_collection_close(&c);
     snprintf(more, sizeof(more), "--rank 2 --force --assign '%s'", path);

@@ -48,7 +48,9 @@ static void rig_open(struct rig *rig, const char *backend)
     CHECK_MSG(cts_weights_load(&rig->w, rig->dev, &rig->c, base_dir(), &err) == 0, "%s\n", err.text);
     CHECK_MSG(cts_forward_new(&rig->f, rig->dev, rig->stream, &rig->c, &rig->w, &o, &err) == 0, "%s\n", err.text);
     struct cts_adapter_tables_opts ao = { .model = &rig->c, .n_exact = 2, .rank_max = 16 };
-    CHECK(cts_adapter_tables_open(&rig->adapters, rig->dev, rig->stream, &ao, &err) == 0);
+    struct cts_adapter_tables_size size;
+    CHECK(cts_adapter_tables_measure(&ao, &size, &err) == 0);
+    CHECK(cts_adapter_tables_open(&rig->adapters, rig->dev, rig->stream, &ao, &size, &err) == 0);
 }
 
 static void rig_close(struct rig *rig)

@@ -125,34 +125,16 @@ static uint32_t slot_linears(const struct cts_slot *s)
     return bits;
 }
 
-struct measure {
-    struct cts_adapter_tables_bytes bytes;
-    uint32_t                        n_tables, n_tables_max, rank_max;
-};
-
-static void measure_fixed(const struct cts_adapter_tables_opts *o, struct measure *m)
-{
-    *m = (struct measure){ .n_tables = o->n_exact, .n_tables_max = 1, .rank_max = o->n_exact > 0 ? o->rank_max : 1 };
-    m->bytes.exact = (uint64_t)o->n_exact * place_bytes(o->model, o->rank_max);
-    for (uint32_t i = 0; o->collection != NULL && i < o->collection->n_bases; i++)
-        m->bytes.bases += basis_bytes(&o->collection->bases[i]);
-}
-
-static void measure_slot(const struct cts_slot *s, struct measure *m)
+static void measure_slot(const struct cts_slot *s, struct cts_adapter_tables_size *size)
 {
     uint32_t n = slot_tables(s);
 
-    m->n_tables += n;
-    m->n_tables_max = max_u32(m->n_tables_max, n);
+    size->n_tables += n;
+    size->n_tables_max = max_u32(size->n_tables_max, n);
     for (uint32_t i = 0; i < s->n_parts; i++) {
-        m->bytes.sigmas += part_bytes(&s->parts[i]);
-        m->rank_max = max_u32(m->rank_max, part_rank(&s->parts[i]));
+        size->sigmas += part_bytes(&s->parts[i]);
+        size->rank_max = max_u32(size->rank_max, part_rank(&s->parts[i]));
     }
-}
-
-static void measure_end(const struct cts_adapter_tables_opts *o, struct measure *m)
-{
-    m->bytes.tables = (uint64_t)m->n_tables * o->model->n_layers * CTS_N_LINEARS * sizeof(struct ctsk_factor);
 }
 
 static int read_slot(const struct cts_adapter_tables_opts *o, uint32_t i, struct cts_slot *s, struct cts_err *err)
@@ -165,37 +147,36 @@ static int read_slot(const struct cts_adapter_tables_opts *o, uint32_t i, struct
     return rc;
 }
 
-/* Everything that open takes. Slots are read once more when they are placed:
- * holding a whole collection in host memory would be the larger evil. */
-static int measure(const struct cts_adapter_tables_opts *o, struct measure *m, struct cts_err *err)
+/* The slots are not kept: a whole collection in host memory would be the larger evil. */
+static int measure_collection(const struct cts_adapter_tables_opts *o, struct cts_adapter_tables_size *size,
+                              struct cts_err *err)
 {
-    int rc;
+    int rc = check_bases(o, err);
 
-    measure_fixed(o, m);
-    if (o->collection != NULL) {
-        if ((rc = check_bases(o, err)) != 0) return rc;
-        for (uint32_t i = 0; i < o->collection->n_adapters; i++) {
-            struct cts_slot s;
+    if (rc != 0) return rc;
+    for (uint32_t i = 0; i < o->collection->n_bases; i++) size->bases += basis_bytes(&o->collection->bases[i]);
+    for (uint32_t i = 0; i < o->collection->n_adapters; i++) {
+        struct cts_slot s;
 
-            if ((rc = read_slot(o, i, &s, err)) != 0) return rc;
-            measure_slot(&s, m);
-            cts_slot_free(&s);
-        }
+        if ((rc = read_slot(o, i, &s, err)) != 0) return rc;
+        measure_slot(&s, size);
+        cts_slot_free(&s);
     }
-    measure_end(o, m);
     return 0;
 }
 
-int cts_adapter_tables_measure(const struct cts_adapter_tables_opts *o, struct cts_adapter_tables_bytes *bytes,
-                               uint32_t *n_tables_max, uint32_t *rank_max, struct cts_err *err)
+int cts_adapter_tables_measure(const struct cts_adapter_tables_opts *o, struct cts_adapter_tables_size *size,
+                               struct cts_err *err)
 {
-    struct measure m;
-    int            rc = measure(o, &m, err);
+    struct cts_adapter_tables_size s = { .n_tables = o->n_exact, .n_tables_max = 1, .rank_max = 1 };
+    int                            rc = 0;
 
+    if (o->n_exact > 0) s.rank_max = o->rank_max;
+    s.exact = o->n_exact * place_bytes(o->model, o->rank_max);
+    if (o->collection != NULL) rc = measure_collection(o, &s, err);
     if (rc != 0) return rc;
-    *bytes = m.bytes;
-    *n_tables_max = m.n_tables_max;
-    *rank_max = m.rank_max;
+    s.tables = (uint64_t)s.n_tables * o->model->n_layers * CTS_N_LINEARS * sizeof(struct ctsk_factor);
+    *size = s;
     return 0;
 }
 
@@ -318,7 +299,7 @@ static int put_collection(struct cts_adapter_tables *t, const struct cts_adapter
     return rc;
 }
 
-static int make_buffers(struct cts_adapter_tables *t, const struct cts_adapter_tables_bytes *b)
+static int make_buffers(struct cts_adapter_tables *t, const struct cts_adapter_tables_size *b)
 {
     int rc = 0;
 
@@ -343,31 +324,30 @@ static int name_exact_places(struct cts_adapter_tables *t, uint32_t first_table)
 }
 
 int cts_adapter_tables_open(struct cts_adapter_tables *t, struct ctsk_dev *d, struct ctsk_stream *s,
-                            const struct cts_adapter_tables_opts *o, struct cts_err *err)
+                            const struct cts_adapter_tables_opts *o, const struct cts_adapter_tables_size *size,
+                            struct cts_err *err)
 {
-    struct measure m;
-    int            rc;
+    int rc;
 
     *t = (struct cts_adapter_tables){ .dev = d, .stream = s, .model = o->model };
-    if ((rc = measure(o, &m, err)) != 0) return rc;
     t->n_compressed = o->collection != NULL ? o->collection->n_adapters : 0;
     t->n = t->n_compressed + o->n_exact;
     t->n_modules = o->model->n_layers * CTS_N_LINEARS;
-    t->n_tables_max = m.n_tables_max;
-    t->rank_max = m.rank_max;
+    t->n_tables_max = size->n_tables_max;
+    t->rank_max = size->rank_max;
     t->exact_rank_max = o->rank_max;
     t->exact_place_bytes = place_bytes(o->model, o->rank_max);
 
     t->views = calloc(t->n + 1u, sizeof(*t->views));
     t->host_table = ctsk_host_new(d, table_bytes(t));
-    rc = t->views == NULL || t->host_table == NULL ? -ENOMEM : make_buffers(t, &m.bytes);
+    rc = t->views == NULL || t->host_table == NULL ? -ENOMEM : make_buffers(t, size);
     if (rc != 0) {
         cts_err_set(err, rc, "adapters: %" PRIu64 " bytes on the device",
-                    m.bytes.bases + m.bytes.sigmas + m.bytes.tables + m.bytes.exact);
+                    size->bases + size->sigmas + size->tables + size->exact);
         goto fail;
     }
     if (o->collection != NULL && (rc = put_collection(t, o, err)) != 0) goto fail;
-    rc = name_exact_places(t, m.n_tables - o->n_exact);
+    rc = name_exact_places(t, size->n_tables - o->n_exact);
     if (rc != 0) {
         cts_err_set(err, rc, "adapters: empty the exact lane");
         goto fail;

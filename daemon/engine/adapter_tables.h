@@ -32,9 +32,12 @@ struct cts_adapter_tables_opts {
     uint32_t                       n_exact, rank_max; /* places of the exact lane, and their rank */
 };
 
-/* Device bytes by what they hold. */
-struct cts_adapter_tables_bytes {
-    uint64_t bases, sigmas, tables, exact;
+/* What a collection and an exact lane take. */
+struct cts_adapter_tables_size {
+    uint64_t bases, sigmas, tables, exact; /* device bytes by what they hold */
+    uint32_t n_tables;
+    uint32_t n_tables_max; /* of one adapter */
+    uint32_t rank_max;     /* of any part */
 };
 
 struct cts_adapter_tables {
@@ -51,18 +54,19 @@ struct cts_adapter_tables {
     struct ctsk_factor            *host_table; /* [n_modules], what is copied to the device */
 };
 
-/* Read and check every slot of the collection and put bases and sigmas on the
- * device, as float32; make room for the exact lane. A collection of other shapes
- * than the base's is CTS_EFORMAT. 0; as cts_collection_read; -ENOMEM, CTS_EGPU. On
- * failure t is closed. Blocks. */
-int  cts_adapter_tables_open(struct cts_adapter_tables *t, struct ctsk_dev *d, struct ctsk_stream *s,
-                             const struct cts_adapter_tables_opts *o, struct cts_err *err);
-void cts_adapter_tables_close(struct cts_adapter_tables *t); /* zeroed is fine */
+/* Read and check every slot of the collection and add up. A collection of other
+ * shapes than the base's is CTS_EFORMAT. 0; as cts_collection_read. No device. Blocks. */
+int cts_adapter_tables_measure(const struct cts_adapter_tables_opts *o, struct cts_adapter_tables_size *size,
+                               struct cts_err *err);
 
-/* What open would take, and n_tables_max and rank_max. No device. Reads every
- * slot; errors as open. Blocks. */
-int cts_adapter_tables_measure(const struct cts_adapter_tables_opts *o, struct cts_adapter_tables_bytes *bytes,
-                               uint32_t *n_tables_max, uint32_t *rank_max, struct cts_err *err);
+/* Put bases and sigmas on the device, as float32, and make room for the exact
+ * lane. size is what cts_adapter_tables_measure found a moment ago: slots are read
+ * again, and one that passes it now is CTS_ESHAPE. 0; as measure; -ENOMEM,
+ * CTS_EGPU. On failure t is closed. Blocks. */
+int  cts_adapter_tables_open(struct cts_adapter_tables *t, struct ctsk_dev *d, struct ctsk_stream *s,
+                             const struct cts_adapter_tables_opts *o, const struct cts_adapter_tables_size *size,
+                             struct cts_err *err);
+void cts_adapter_tables_close(struct cts_adapter_tables *t); /* zeroed is fine */
 
 /* Device address of a table. */
 uint64_t cts_adapter_tables_at(const struct cts_adapter_tables *t, uint32_t table_idx);

@@ -3,7 +3,6 @@
 
 #include "daemon/engine/state.h"
 
-#include "common/assert.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -20,10 +19,10 @@
 
 /* Sizes that follow from the options, the base and the collection. */
 struct sizes {
-    struct cts_forward_opts         forward;
-    struct cts_requests_opts        requests;
-    struct cts_adapter_tables_bytes adapters;
-    uint32_t                        n_orders, n_events, events_per_token_max;
+    struct cts_forward_opts        forward;
+    struct cts_requests_opts       requests;
+    struct cts_adapter_tables_size adapters;
+    uint32_t                       n_orders, n_events, events_per_token_max;
 };
 
 static void no_events(void *arg)
@@ -118,15 +117,15 @@ static struct cts_adapter_tables_opts adapter_opts(const struct cts_engine *e)
 static int find_sizes(struct cts_engine *e, struct sizes *s, struct cts_err *err)
 {
     struct cts_adapter_tables_opts ao = adapter_opts(e);
-    uint32_t                       n_tables_max, rank_max, refs, text_cap = cts_text_cap(longest_piece(e->tokenizer));
-    int                            rc = cts_adapter_tables_measure(&ao, &s->adapters, &n_tables_max, &rank_max, err);
+    uint32_t                       refs, text_cap = cts_text_cap(longest_piece(e->tokenizer));
+    int                            rc = cts_adapter_tables_measure(&ao, &s->adapters, err);
 
     if (rc != 0) return rc;
-    if (n_tables_max > TABLES_PER_ADAPTER_MAX)
+    if (s->adapters.n_tables_max > TABLES_PER_ADAPTER_MAX)
         return cts_err_set(err, CTS_EUNSUP,
                            "collection '%s': an adapter has %u parts for one module, wanted at most %u",
-                           e->o.collection_dir, n_tables_max, TABLES_PER_ADAPTER_MAX);
-    refs = CTS_PARTS_PER_REQUEST_MAX * n_tables_max;
+                           e->o.collection_dir, s->adapters.n_tables_max, TABLES_PER_ADAPTER_MAX);
+    refs = CTS_PARTS_PER_REQUEST_MAX * s->adapters.n_tables_max;
     s->forward = (struct cts_forward_opts){ .n_rows_max = e->o.n_rows_max,
                                             .n_seqs_max = e->o.n_seqs_max,
                                             .n_parts_max = e->o.n_rows_max * refs,
@@ -134,7 +133,7 @@ static int find_sizes(struct cts_engine *e, struct sizes *s, struct cts_err *err
                                             .n_pages = e->o.n_pages,
                                             .page_tokens = e->o.page_tokens,
                                             .n_pages_per_seq_max = e->n_pages_per_seq_max,
-                                            .rank_max = rank_max };
+                                            .rank_max = s->adapters.rank_max };
     s->requests = (struct cts_requests_opts){ .n = e->o.n_requests_max,
                                               .context = e->context,
                                               .n_pages_per_seq_max = e->n_pages_per_seq_max,
@@ -177,8 +176,7 @@ static int open_device(struct cts_engine *e, const struct sizes *s, struct cts_e
                            e->o.collection_dir, e->o.base_dir);
     if ((rc = cts_forward_new(&e->forward, e->dev, e->stream, &e->model, &e->weights, &s->forward, err)) != 0)
         return rc;
-    if ((rc = cts_adapter_tables_open(&e->adapters, e->dev, e->stream, &ao, err)) != 0) return rc;
-    CTS_ASSERT(e->adapters.rank_max <= s->forward.rank_max);
+    if ((rc = cts_adapter_tables_open(&e->adapters, e->dev, e->stream, &ao, &s->adapters, err)) != 0) return rc;
     e->n_adapters = e->adapters.n;
     return 0;
 }

@@ -3,7 +3,6 @@
 
 #include "daemon/engine/state.h"
 
-
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>

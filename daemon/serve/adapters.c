@@ -168,7 +168,7 @@ int cts_adapters_find(struct cts_adapters *t, struct cts_span name, struct cts_a
     struct cts_adapter *a = look_up(t, name);
 
     if (a == NULL)
-        return cts_err_set(err, CTS_ENOTFOUND, "there is no adapter '%.*s'", n, (const char *)name.ptr);
+        return cts_err_set(err, CTS_ENOTFOUND, "there is no adapter '%.*s'; ls names those that there are", n, (const char *)name.ptr);
     if (a->state != CTS_ADAPTER_READY)
         return cts_err_set(err, CTS_ENOTFOUND, "the adapter '%s' is being %s", a->name,
                            a->state == CTS_ADAPTER_LOADING ? "loaded" : "unloaded");

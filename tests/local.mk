@@ -13,5 +13,6 @@ include tests/engine.mk
 include tests/serve.mk
 include tests/client.mk
 include tests/system/local.mk
+include tests/fuzz/local.mk
 
 TESTS += $(check_PROGRAMS) $(dist_check_SCRIPTS)

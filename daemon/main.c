@@ -39,7 +39,7 @@ static int print_version(void)
 
     printf("%s\nbuilt with %s\ncpu levels:", CTSD_VERSION, CTS_BUILD_SUMMARY);
     for (uint32_t i = 0; i < n; i++) printf(" %s", levels[i]);
-    printf("\n");
+    printf("; engine.cpu_level = auto takes %s\n", levels[n - 1]);
     return EX_OK;
 }
 

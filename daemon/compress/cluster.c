@@ -48,11 +48,6 @@ struct search {
     uint32_t                        round;
 };
 
-static double *doubles(size_t n, size_t m)
-{
-    return calloc(n * m + 1, sizeof(double));
-}
-
 static void on_done(void *arg, uint32_t n_done)
 {
     struct search *s = arg;
@@ -78,7 +73,7 @@ static int gather(struct search *s, uint32_t module_idx, struct module_data *m)
     int               rc = 0;
 
     m->adapter = calloc(s->n, sizeof(*m->adapter));
-    m->gain = doubles(s->n, s->k);
+    m->gain = cts_doubles(s->n, s->k);
     if (d == NULL || norm == NULL || m->adapter == NULL || m->gain == NULL) rc = -ENOMEM;
     for (uint32_t i = 0; i < s->n && rc == 0; i++)
         if (cts_adapter_set_delta(s->set, i, module_idx, &d[m->n], &norm[m->n]) && norm[m->n] > 0)
@@ -99,10 +94,10 @@ static int sketch_task(void *arg, uint32_t module_idx, struct cts_err *err)
     int                 rc = gather(s, module_idx, m);
 
     if (rc < 0 || m->n == 0) goto out;
-    p = doubles(SKETCH, m->stack.n_out);
-    q = doubles(SKETCH, m->stack.n_in);
-    x = doubles(m->stack.n_rows, SKETCH);
-    y = doubles(m->stack.n_rows, SKETCH);
+    p = cts_doubles(SKETCH, m->stack.n_out);
+    q = cts_doubles(SKETCH, m->stack.n_in);
+    x = cts_doubles(m->stack.n_rows, SKETCH);
+    y = cts_doubles(m->stack.n_rows, SKETCH);
     if (p == NULL || q == NULL || x == NULL || y == NULL) {
         rc = -ENOMEM;
         goto out;
@@ -266,7 +261,7 @@ static double kmeans(const struct search *s, uint32_t *cluster, double *centre, 
 static int start_clusters(struct search *s)
 {
     uint32_t *cluster = calloc(s->n, sizeof(*cluster));
-    double   *centre = doubles(s->k, s->n_features), *near = doubles(s->n, 1), best = -INFINITY;
+    double   *centre = cts_doubles(s->k, s->n_features), *near = cts_doubles(s->n, 1), best = -INFINITY;
     uint64_t  random = cts_random_stream(s->o->seed, UINT64_MAX);
     int       rc = cluster == NULL || centre == NULL || near == NULL ? -ENOMEM : 0;
 
@@ -324,7 +319,7 @@ static int fit_part(const struct search *s, const struct module_data *m, uint32_
 static int measure(const struct module_data *m, const struct cts_joint *f, double *kept)
 {
     size_t  r = f->rank;
-    double *x = doubles(m->stack.n_rows, r), *y = doubles(m->stack.n_rows, r), *w = doubles(r, r);
+    double *x = cts_doubles(m->stack.n_rows, r), *y = cts_doubles(m->stack.n_rows, r), *w = cts_doubles(r, r);
     int     rc = x == NULL || y == NULL || w == NULL ? -ENOMEM : 0;
 
     memset(kept, 0, m->n * sizeof(*kept));
@@ -369,8 +364,8 @@ static int join(const struct cts_joint *a, const struct cts_joint *b, struct cts
     size_t                  ra = a->rank, rb = b->rank, n_out = any->n_out, n_in = any->n_in;
 
     *out = (struct cts_joint){ .n_out = any->n_out, .n_in = any->n_in, .rank = a->rank + b->rank };
-    out->ut = doubles(ra + rb, n_out);
-    out->vt = doubles(ra + rb, n_in);
+    out->ut = cts_doubles(ra + rb, n_out);
+    out->vt = cts_doubles(ra + rb, n_in);
     if (out->ut == NULL || out->vt == NULL) return -ENOMEM;
     if (ra > 0) memcpy(out->ut, a->ut, ra * n_out * sizeof(double));
     if (ra > 0) memcpy(out->vt, a->vt, ra * n_in * sizeof(double));
@@ -403,7 +398,7 @@ static int round_task(void *arg, uint32_t module_idx, struct cts_err *err)
 {
     struct search      *s = arg;
     struct module_data *m = &s->modules[module_idx];
-    double             *kept = doubles(m->n, 1);
+    double             *kept = cts_doubles(m->n, 1);
     int                 rc = kept == NULL ? -ENOMEM : 0;
 
     memset(m->gain, 0, (size_t)s->n * s->k * sizeof(*m->gain));
@@ -483,10 +478,10 @@ static void renumber(const struct search *s, uint32_t *cluster, uint32_t *number
 static int search_init(struct search *s, struct cts_err *err)
 {
     s->modules = calloc(s->set->n_modules, sizeof(*s->modules));
-    s->features = doubles(s->n, s->n_features);
+    s->features = cts_doubles(s->n, s->n_features);
     s->cluster = calloc(s->n, sizeof(*s->cluster));
     s->half = calloc(s->n, 1);
-    s->score = doubles(s->n, s->k);
+    s->score = cts_doubles(s->n, s->k);
     if (s->modules == NULL || s->features == NULL || s->cluster == NULL || s->half == NULL || s->score == NULL)
         return cts_err_set(err, -ENOMEM, "%u adapters", s->n);
     return run_tasks(s, sketch_task, err);

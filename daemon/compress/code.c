@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static double *doubles(size_t n, size_t m)
-{
-    return calloc(n * m + 1, sizeof(double));
-}
-
 /* x as it will be read back after it was stored in format t. */
 static float stored(double x, enum cts_dtype t)
 {
@@ -45,10 +40,10 @@ int cts_coder_init(struct cts_coder *c, const struct cts_joint *j, enum cts_dtyp
     size_t r = j->rank;
 
     *c = (struct cts_coder){ .n_out = j->n_out, .n_in = j->n_in, .rank = j->rank };
-    c->ut = doubles(r, c->n_out);
-    c->vt = doubles(r, c->n_in);
-    c->gu = doubles(r, r);
-    c->gv = doubles(r, r);
+    c->ut = cts_doubles(r, c->n_out);
+    c->vt = cts_doubles(r, c->n_in);
+    c->gu = cts_doubles(r, r);
+    c->gv = cts_doubles(r, r);
     if (c->ut == NULL || c->vt == NULL || c->gu == NULL || c->gv == NULL) {
         cts_coder_free(c);
         return -ENOMEM;
@@ -91,7 +86,7 @@ int cts_coder_basis(const struct cts_coder *c, float **u, float **vt)
 static int project(const struct cts_coder *c, const struct cts_delta *d, double *x, double *y)
 {
     size_t  n = d->rank, n_max = c->n_out > c->n_in ? c->n_out : c->n_in;
-    double *wide = doubles(n, n_max);
+    double *wide = cts_doubles(n, n_max);
 
     if (wide == NULL) return -ENOMEM;
     for (size_t i = 0; i < c->n_out; i++)
@@ -108,7 +103,7 @@ static int sigma_lost(const struct cts_coder *c, const struct cts_delta *d, cons
 {
     size_t  r = c->rank;
     double  s = out->scale, cross;
-    double *sigma = doubles(r, r), *g = doubles(r, r), *h = doubles(r, r), *pt = NULL;
+    double *sigma = cts_doubles(r, r), *g = cts_doubles(r, r), *h = cts_doubles(r, r), *pt = NULL;
     int     rc = sigma == NULL || g == NULL || h == NULL ? -ENOMEM : 0;
 
     if (rc == 0) {
@@ -122,7 +117,7 @@ static int sigma_lost(const struct cts_coder *c, const struct cts_delta *d, cons
     if (rc == 0 && !(out->lost >= CTS_SHARE_TRUSTED * out->total)) {
         struct cts_pair p = { .k = c->rank, .c = s, .qt = c->vt };
 
-        p.pt = pt = doubles(r, c->n_out);
+        p.pt = pt = cts_doubles(r, c->n_out);
         if (pt == NULL) rc = -ENOMEM;
         else cts_mul_tn(c->rank, c->n_out, c->rank, sigma, c->ut, pt); /* (U sigma)^T */
         if (rc == 0) rc = cts_delta_lost(d, &p, out->total, &out->lost);
@@ -138,7 +133,7 @@ int cts_coder_sigma(const struct cts_coder *c, const struct cts_delta *d, double
                     struct cts_coded *out)
 {
     size_t  r = c->rank;
-    double *x = doubles(d->rank, r), *y = doubles(d->rank, r), *exact = doubles(r, r);
+    double *x = cts_doubles(d->rank, r), *y = cts_doubles(d->rank, r), *exact = cts_doubles(r, r);
     int     rc;
 
     CTS_ASSERT(d->n_out == c->n_out && d->n_in == c->n_in);
@@ -178,14 +173,15 @@ static void triple_free(struct triple *t)
 static int decompose(const struct cts_delta *d, struct triple *t)
 {
     uint32_t n = d->rank, kb = n < d->n_out ? n : d->n_out, ka = n < d->n_in ? n : d->n_in;
-    double  *qb = doubles(n, d->n_out), *qa = doubles(n, d->n_in), *rb = doubles(kb, n), *ra = doubles(ka, n);
-    double  *core = doubles(kb, ka), *u = doubles(kb, kb), *vt = doubles(ka, ka);
+    double  *qb = cts_doubles(n, d->n_out), *qa = cts_doubles(n, d->n_in);
+    double  *rb = cts_doubles(kb, n), *ra = cts_doubles(ka, n);
+    double  *core = cts_doubles(kb, ka), *u = cts_doubles(kb, kb), *vt = cts_doubles(ka, ka);
     int      rc = -ENOMEM;
 
     t->k = kb < ka ? kb : ka;
-    t->w = doubles(t->k, 1);
-    t->pt = doubles(t->k, d->n_out);
-    t->qt = doubles(t->k, d->n_in);
+    t->w = cts_doubles(t->k, 1);
+    t->pt = cts_doubles(t->k, d->n_out);
+    t->qt = cts_doubles(t->k, d->n_in);
     if (qb == NULL || qa == NULL || rb == NULL || ra == NULL || core == NULL || u == NULL || vt == NULL ||
         t->w == NULL || t->pt == NULL || t->qt == NULL)
         goto out;

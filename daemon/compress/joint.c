@@ -11,16 +11,11 @@
 #define START_STEPS 32 /* of power iteration from random signs, on a side too long for LAPACK */
 #define SOLVE_STEPS 12 /* on such a side from the old basis: what a half-sweep counts as solved */
 
-static double *doubles(size_t n, size_t m)
-{
-    return calloc(n * m + 1, sizeof(double));
-}
-
 static int stack_alloc(struct cts_stack *s)
 {
     s->first = calloc((size_t)s->n + 1, sizeof(*s->first));
-    s->bt = doubles(s->n_rows, s->n_out);
-    s->a = doubles(s->n_rows, s->n_in);
+    s->bt = cts_doubles(s->n_rows, s->n_out);
+    s->a = cts_doubles(s->n_rows, s->n_in);
     return s->first != NULL && s->bt != NULL && s->a != NULL ? 0 : -ENOMEM;
 }
 
@@ -100,17 +95,17 @@ static int side_init(struct side *e, const double *x, uint32_t n_rows, uint32_t 
 
     e->n = n;
     e->d = n_rows < n ? n_rows : n;
-    e->x = doubles(n_rows, e->d);
-    e->basis = doubles(rank, e->d);
-    e->best = doubles(rank, e->d);
-    e->p = doubles(n_rows, rank);
+    e->x = cts_doubles(n_rows, e->d);
+    e->basis = cts_doubles(rank, e->d);
+    e->best = cts_doubles(rank, e->d);
+    e->p = cts_doubles(n_rows, rank);
     if (e->x == NULL || e->basis == NULL || e->best == NULL || e->p == NULL) return -ENOMEM;
     if (e->d == n) {
         memcpy(e->x, x, (size_t)n_rows * n * sizeof(*x));
         return 0;
     }
-    e->q = doubles(n_rows, n);
-    rr = doubles(n_rows, n_rows);
+    e->q = cts_doubles(n_rows, n);
+    rr = cts_doubles(n_rows, n_rows);
     if (e->q == NULL || rr == NULL) rc = -ENOMEM;
     if (rc == 0) {
         memcpy(e->q, x, (size_t)n_rows * n * sizeof(*x));
@@ -147,10 +142,10 @@ static int work_init_solver(struct work *k)
     if (d == 0) return 0;
     for (uint32_t j = 0; j < s->n; j++)
         if (s->first[j + 1] - s->first[j] > ranks_max) ranks_max = s->first[j + 1] - s->first[j];
-    k->z = doubles(s->n_rows, d);
-    k->m = doubles(d, d);
-    k->eigen = doubles(d, 1);
-    k->oo = doubles(ranks_max, ranks_max);
+    k->z = cts_doubles(s->n_rows, d);
+    k->m = cts_doubles(d, d);
+    k->eigen = cts_doubles(d, 1);
+    k->oo = cts_doubles(ranks_max, ranks_max);
     return k->z != NULL && k->m != NULL && k->eigen != NULL && k->oo != NULL ? 0 : -ENOMEM;
 }
 
@@ -159,9 +154,9 @@ static int work_init(struct work *k, const struct cts_stack *s, uint32_t rank, i
     int rc;
 
     *k = (struct work){ .s = s, .rank = rank };
-    k->w = doubles((size_t)s->n * rank, rank);
-    k->mix = doubles(s->n_rows, rank);
-    k->g = doubles(rank, rank);
+    k->w = cts_doubles((size_t)s->n * rank, rank);
+    k->mix = cts_doubles(s->n_rows, rank);
+    k->g = cts_doubles(rank, rank);
     if (k->w == NULL || k->mix == NULL || k->g == NULL) return -ENOMEM;
     if ((rc = side_init(&k->u, s->bt, s->n_rows, s->n_out, rank)) < 0) return rc;
     if ((rc = side_init(&k->v, s->a, s->n_rows, s->n_in, rank)) < 0) return rc;
@@ -363,10 +358,10 @@ static void fix_signs(double *xt, uint32_t r, uint32_t n)
 static int lift(struct work *k, struct side *e, double *energy, double **out)
 {
     uint32_t r = k->rank;
-    double  *w = doubles(r, 1), *turned = doubles(r, e->d);
+    double  *w = cts_doubles(r, 1), *turned = cts_doubles(r, e->d);
     int      rc;
 
-    *out = doubles(r, e->n);
+    *out = cts_doubles(r, e->n);
     rc = w == NULL || turned == NULL || *out == NULL ? -ENOMEM : cts_eigen(energy, r, w);
     if (rc == 0) {
         cts_mul_nn(r, e->d, r, energy, e->basis, turned);
@@ -396,7 +391,7 @@ static void sum_energy(const struct work *k, int of_u, double *g, double *h)
 
 static int finish(struct work *k, struct cts_joint *out)
 {
-    double *h = doubles(k->rank, k->rank);
+    double *h = cts_doubles(k->rank, k->rank);
     int     rc = h == NULL ? -ENOMEM : 0;
 
     if (rc == 0) {

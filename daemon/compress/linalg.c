@@ -113,6 +113,11 @@ int cts_svd(double *x, uint32_t m, uint32_t n, double *w, double *u, double *vt)
     return lapack_rc(LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', (int)m, (int)n, x, (int)n, w, u, (int)k, vt, (int)n));
 }
 
+double *cts_doubles(size_t n, size_t m)
+{
+    return calloc(n * m + 1, sizeof(double));
+}
+
 uint64_t cts_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;

@@ -42,6 +42,10 @@ int cts_svd(double *x, uint32_t m, uint32_t n, double *w, double *u, double *vt)
 /* The next of a sequence of 64-bit random numbers (splitmix64). */
 uint64_t cts_random(uint64_t *state);
 
+/* n times m zeroed numbers, the caller's to free. NULL means that there is no
+ * memory, also where n or m is 0. */
+double *cts_doubles(size_t n, size_t m);
+
 /* A state for the stream number of a seed. */
 uint64_t cts_random_stream(uint64_t seed, uint64_t stream);
 

@@ -57,3 +57,18 @@ int cts_file_read(const char *path, size_t max_bytes, char **text, size_t *n, st
     close(fd);
     return rc;
 }
+
+int cts_file_write(int fd, const void *src, uint64_t n)
+{
+    const uint8_t *p = src;
+
+    while (n > 0) {
+        ssize_t put = write(fd, p, n);
+
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return -errno;
+        p += put;
+        n -= (uint64_t)put;
+    }
+    return 0;
+}

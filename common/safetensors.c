@@ -3,6 +3,7 @@
 #include "common/safetensors.h"
 
 #include "common/assert.h"
+#include "common/file.h"
 #include "common/json.h"
 
 #include <errno.h>
@@ -401,20 +402,6 @@ int cts_safetensors_read_f32(const struct cts_safetensors *f, const struct cts_t
 
 /* ---- writing ---- */
 
-static int write_all(int fd, const void *src, size_t n)
-{
-    const uint8_t *p = src;
-
-    while (n > 0) {
-        ssize_t put = write(fd, p, n);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return -errno;
-        p += put;
-        n -= (size_t)put;
-    }
-    return 0;
-}
-
 static uint64_t n_values_of(const struct cts_tensor_out *t)
 {
     uint64_t n = 1;
@@ -466,9 +453,9 @@ static int write_header(int fd, const char *text)
     int               rc;
 
     for (int i = 0; i < 8; i++) head[i] = (uint8_t)(n >> (8 * i));
-    rc = write_all(fd, head, sizeof(head));
-    if (rc == 0) rc = write_all(fd, text, len);
-    if (rc == 0) rc = write_all(fd, PAD, pad);
+    rc = cts_file_write(fd, head, sizeof(head));
+    if (rc == 0) rc = cts_file_write(fd, text, len);
+    if (rc == 0) rc = cts_file_write(fd, PAD, pad);
     return rc;
 }
 
@@ -481,7 +468,7 @@ static int write_values(int fd, const struct cts_tensor_out *t)
         size_t n = n_values - i < CHUNK_VALUES ? (size_t)(n_values - i) : CHUNK_VALUES;
         int    rc;
         cts_dtype_narrow(raw, t->values + i, n, t->dtype);
-        rc = write_all(fd, raw, n * cts_dtype_bytes(t->dtype));
+        rc = cts_file_write(fd, raw, n * cts_dtype_bytes(t->dtype));
         if (rc < 0) return rc;
     }
     return 0;

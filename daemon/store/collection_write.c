@@ -3,6 +3,7 @@
 #include "daemon/store/collection.h"
 
 #include "common/assert.h"
+#include "common/file.h"
 #include "common/json.h"
 #include "common/safetensors.h"
 #include "daemon/store/collection_format.h"
@@ -209,21 +210,6 @@ static int lay_out(struct commit *k, struct cts_err *err)
     return 0;
 }
 
-static int write_all(int fd, const void *src, uint64_t n)
-{
-    const uint8_t *p = src;
-
-    while (n > 0) {
-        ssize_t put = write(fd, p, n);
-
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return -errno;
-        p += put;
-        n -= (uint64_t)put;
-    }
-    return 0;
-}
-
 /* What the catalog says of adapter i, and its slot packed into buf. */
 static void pack_adapter(struct commit *k, uint32_t i, uint32_t slot_idx, void *buf)
 {
@@ -260,7 +246,7 @@ static int write_class(struct commit *k, uint64_t class_bytes, int fd, struct ct
         if (k->layouts[i].class_bytes != class_bytes) continue;
         pack_adapter(k, i, slot_idx++, buf);
         cts_blake2b_add(&h, buf, class_bytes);
-        rc = write_all(fd, buf, class_bytes);
+        rc = cts_file_write(fd, buf, class_bytes);
     }
     free(buf);
     cts_blake2b_end(&h, f->digest);

@@ -102,6 +102,16 @@ int cts_json_str(const json_t *obj, const char *key, const char **out, struct ct
     return 1;
 }
 
+int cts_json_want_str(const json_t *obj, const char *key, const char *want, const char *name, struct cts_err *err)
+{
+    const char *v = want;
+    int         rc = cts_json_str(obj, key, &v, err);
+
+    if (rc < 0) return cts_err_prefix(err, rc, "'%s'", name);
+    if (strcmp(v, want) == 0) return 0;
+    return cts_err_set(err, CTS_EUNSUP, "'%s': '%s' is '%.64s', only '%s' is supported", name, key, v, want);
+}
+
 int cts_json_save(const json_t *doc, const char *path, struct cts_err *err)
 {
     char tmp[4096];

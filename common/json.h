@@ -25,6 +25,10 @@ int cts_json_real(const json_t *obj, const char *key, double lo, double hi, doub
 int cts_json_bool(const json_t *obj, const char *key, int *out, struct cts_err *err);
 int cts_json_str(const json_t *obj, const char *key, const char **out, struct cts_err *err);
 
+/* obj[key], where it is set, must be the text want. 0; CTS_EFORMAT, or CTS_EUNSUP
+ * with name (the file), key, what was found and what is supported. */
+int cts_json_want_str(const json_t *obj, const char *key, const char *want, const char *name, struct cts_err *err);
+
 /* Write doc to path through a temporary file beside it, fsync and rename: the
  * old file or the new one, never half. Indented by 1, key order kept. */
 int cts_json_save(const json_t *doc, const char *path, struct cts_err *err);

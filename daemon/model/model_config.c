@@ -69,17 +69,6 @@ static int check_architecture(const struct source *s, struct cts_err *err)
     return 0;
 }
 
-/* obj[key], where it is set, must be the text want. */
-static int check_str(const json_t *obj, const char *key, const char *want, const char *name, struct cts_err *err)
-{
-    const char *v = want;
-    int         rc = cts_json_str(obj, key, &v, err);
-
-    if (rc < 0) return cts_err_prefix(err, rc, "'%s'", name);
-    if (strcmp(v, want) == 0) return 0;
-    return cts_err_set(err, CTS_EUNSUP, "'%s': '%s' is '%.64s', only '%s' is supported", name, key, v, want);
-}
-
 static int check_off(const struct source *s, const char *key, struct cts_err *err)
 {
     int is_on = 0, rc = cts_json_bool(s->doc, key, &is_on, err);
@@ -154,8 +143,8 @@ static int check_rope_object(const struct source *s, const char *where, double *
 
     if (obj == NULL || json_is_null(obj)) return 0;
     if (!json_is_object(obj)) return cts_err_set(err, CTS_EFORMAT, "'%s': '%s' is not an object", s->name, where);
-    rc = check_str(obj, "rope_type", "default", s->name, err);
-    if (rc == 0) rc = check_str(obj, "type", "default", s->name, err);
+    rc = cts_json_want_str(obj, "rope_type", "default", s->name, err);
+    if (rc == 0) rc = cts_json_want_str(obj, "type", "default", s->name, err);
     if (rc == 0) rc = take_theta(obj, theta, is_set, s->name, err);
     if (rc == 0) rc = check_partial(obj, s->name, err);
     if (rc < 0) return rc;
@@ -292,7 +281,7 @@ static int read_config(struct cts_model_config *c, const struct source *s, struc
     int    rc = check_architecture(s, err);
 
     if (rc == 0) rc = check_absent(s, err);
-    if (rc == 0) rc = check_str(s->doc, "hidden_act", "silu", s->name, err);
+    if (rc == 0) rc = cts_json_want_str(s->doc, "hidden_act", "silu", s->name, err);
     if (rc == 0) rc = check_off(s, "attention_bias", err);
     if (rc == 0) rc = check_off(s, "mlp_bias", err);
     if (rc == 0) rc = check_dtypes(s, err);

@@ -94,17 +94,6 @@ static int check_key(const char *key, const json_t *v, const char *name, struct 
                        "'%s': '%.64s' is set and not known here: it may change what the tensors mean", name, key);
 }
 
-/* obj[key], where it is set, must be the text want. */
-static int check_str(const json_t *obj, const char *key, const char *want, const char *name, struct cts_err *err)
-{
-    const char *v = want;
-    int         rc = cts_json_str(obj, key, &v, err);
-
-    if (rc < 0) return cts_err_prefix(err, rc, "'%s'", name);
-    if (strcmp(v, want) == 0) return 0;
-    return cts_err_set(err, CTS_EUNSUP, "'%s': '%s' is '%.64s', only '%s' is supported", name, key, v, want);
-}
-
 /* Starts that leave the base's weights alone. The others subtract from them, so
  * that A and B are right on a changed base only. */
 static int check_init(const json_t *doc, const char *name, struct cts_err *err)
@@ -132,9 +121,9 @@ static int check_keys(json_t *doc, const char *name, struct cts_err *err)
     if (json_object_get(doc, "peft_type") == NULL)
         return cts_err_set(err, CTS_EFORMAT, "'%s': 'peft_type' is missing: not the configuration of an adapter?",
                            name);
-    rc = check_str(doc, "peft_type", "LORA", name, err);
-    if (rc == 0) rc = check_str(doc, "task_type", "CAUSAL_LM", name, err);
-    if (rc == 0) rc = check_str(doc, "bias", "none", name, err);
+    rc = cts_json_want_str(doc, "peft_type", "LORA", name, err);
+    if (rc == 0) rc = cts_json_want_str(doc, "task_type", "CAUSAL_LM", name, err);
+    if (rc == 0) rc = cts_json_want_str(doc, "bias", "none", name, err);
     if (rc == 0) rc = check_init(doc, name, err);
     if (rc < 0) return rc;
     json_object_foreach(doc, key, v)

@@ -17,12 +17,18 @@ void cts_blake2b_add(struct cts_blake2b *h, const void *p, size_t n)
     if (n > 0) CTS_ASSERT(crypto_generichash_blake2b_update(&h->st, p, n) == 0);
 }
 
+void cts_blake2b_add_int(struct cts_blake2b *h, uint64_t v, size_t n_bytes)
+{
+    uint8_t le[8];
+
+    CTS_ASSERT(n_bytes <= sizeof(le));
+    for (size_t i = 0; i < n_bytes; i++) le[i] = (uint8_t)(v >> (8 * i));
+    cts_blake2b_add(h, le, n_bytes);
+}
+
 void cts_blake2b_add_field(struct cts_blake2b *h, const void *p, size_t n)
 {
-    uint8_t len[8];
-
-    for (int i = 0; i < 8; i++) len[i] = (uint8_t)((uint64_t)n >> (8 * i));
-    cts_blake2b_add(h, len, sizeof(len));
+    cts_blake2b_add_int(h, n, 8);
     cts_blake2b_add(h, p, n);
 }
 

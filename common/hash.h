@@ -14,6 +14,8 @@ struct cts_blake2b {
 };
 void cts_blake2b_init(struct cts_blake2b *h);
 void cts_blake2b_add(struct cts_blake2b *h, const void *p, size_t n);
+/* The low n_bytes (at most 8) of v, little endian. */
+void cts_blake2b_add_int(struct cts_blake2b *h, uint64_t v, size_t n_bytes);
 /* A field whose end is unambiguous: its length as u64 little endian, then its bytes. */
 void cts_blake2b_add_field(struct cts_blake2b *h, const void *p, size_t n);
 void cts_blake2b_end(struct cts_blake2b *h, uint8_t out[CTS_DIGEST_BYTES]);

@@ -189,14 +189,6 @@ static int survey(struct reader *r, struct cts_peft *p, size_t *bytes, size_t *r
     return 0;
 }
 
-static void hash_int(struct cts_blake2b *h, uint64_t v, size_t n_bytes)
-{
-    uint8_t le[8];
-
-    for (size_t i = 0; i < n_bytes; i++) le[i] = (uint8_t)(v >> (8 * i));
-    cts_blake2b_add(h, le, n_bytes);
-}
-
 /* Read, hash and widen one tensor into dst; refuse values that are not finite. */
 static int read_tensor(struct reader *r, const struct cts_peft_module *m, const struct cts_tensor *t, char which,
                        float *dst, struct cts_err *err)
@@ -204,12 +196,12 @@ static int read_tensor(struct reader *r, const struct cts_peft_module *m, const 
     int rc = cts_safetensors_read(&r->file, t, r->raw, err);
 
     if (rc < 0) return rc;
-    hash_int(&r->hash, m->layer, 4);
-    hash_int(&r->hash, (uint32_t)m->linear, 4);
-    hash_int(&r->hash, (uint8_t)which, 1);
-    hash_int(&r->hash, (uint8_t)t->dtype, 1);
-    hash_int(&r->hash, t->dim[0], 8);
-    hash_int(&r->hash, t->dim[1], 8);
+    cts_blake2b_add_int(&r->hash, m->layer, 4);
+    cts_blake2b_add_int(&r->hash, (uint32_t)m->linear, 4);
+    cts_blake2b_add_int(&r->hash, (uint8_t)which, 1);
+    cts_blake2b_add_int(&r->hash, (uint8_t)t->dtype, 1);
+    cts_blake2b_add_int(&r->hash, t->dim[0], 8);
+    cts_blake2b_add_int(&r->hash, t->dim[1], 8);
     cts_blake2b_add(&r->hash, r->raw, t->bytes);
     cts_dtype_widen(dst, r->raw, t->n_values, t->dtype);
     for (uint64_t i = 0; i < t->n_values; i++)
@@ -230,7 +222,7 @@ static int read_module(struct reader *r, struct cts_peft_module *m, uint8_t **at
     if (rc == 0) rc = read_tensor(r, m, q->b, 'B', b, err);
     if (rc < 0) return rc;
     memcpy(&scale_bits, &m->scale, sizeof(scale_bits));
-    hash_int(&r->hash, scale_bits, 4);
+    cts_blake2b_add_int(&r->hash, scale_bits, 4);
     *at = (uint8_t *)b + padded(q->b->n_values * sizeof(float));
     m->a = a;
     m->b = b;

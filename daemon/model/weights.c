@@ -157,20 +157,12 @@ static int check_tensor(const struct cts_safetensors *f, const struct place *p, 
     return 0;
 }
 
-static void add_le(struct cts_blake2b *h, uint64_t v, size_t n)
-{
-    uint8_t b[8];
-
-    for (size_t i = 0; i < n; i++) b[i] = (uint8_t)(v >> (8 * i));
-    cts_blake2b_add(h, b, n);
-}
-
 static void hash_tensor(struct cts_blake2b *h, const struct cts_tensor *t, const uint8_t *raw)
 {
     cts_blake2b_add_field(h, t->name, strlen(t->name));
-    add_le(h, (uint64_t)t->dtype, 1);
-    add_le(h, t->n_dims, 4);
-    for (uint32_t i = 0; i < t->n_dims; i++) add_le(h, t->dim[i], 8);
+    cts_blake2b_add_int(h, (uint64_t)t->dtype, 1);
+    cts_blake2b_add_int(h, t->n_dims, 4);
+    for (uint32_t i = 0; i < t->n_dims; i++) cts_blake2b_add_int(h, t->dim[i], 8);
     cts_blake2b_add(h, raw, t->bytes);
 }
 
@@ -181,11 +173,11 @@ static void hash_config(struct cts_blake2b *h, const struct cts_model_config *c)
 
     memcpy(&eps, &c->rms_eps, sizeof(eps));
     memcpy(&theta, &c->rope_theta, sizeof(theta));
-    add_le(h, c->n_heads, 4);
-    add_le(h, c->n_kv_heads, 4);
-    add_le(h, c->head_dim, 4);
-    add_le(h, eps, 4);
-    add_le(h, theta, 8);
+    cts_blake2b_add_int(h, c->n_heads, 4);
+    cts_blake2b_add_int(h, c->n_kv_heads, 4);
+    cts_blake2b_add_int(h, c->head_dim, 4);
+    cts_blake2b_add_int(h, eps, 4);
+    cts_blake2b_add_int(h, theta, 8);
 }
 
 static int upload_tensor(struct sink *s, const struct place *p, enum cts_dtype dtype, struct cts_err *err)
